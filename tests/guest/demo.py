@@ -3,21 +3,18 @@
 
 import argparse
 import filecmp
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from guest import Guest, GuestError, build_image, check_ram
+from service import BUILD, Service, ServiceError
 
 TOP = Path(__file__).resolve().parents[2]
-DAEMON = TOP / "build/daemon/livesnapd"
-CLI = TOP / "build/client/livesnap"
 DOMAIN = "demo"
 SNAPSHOT = "demo/first"
 BASELINE_S = 3
@@ -35,50 +32,6 @@ class DemoError(Exception):
 
 def step(text, started):
     print(f"{CHECK_MARK} {text}  ({time.monotonic() - started:.1f} s)", flush=True)
-
-
-class Daemon:
-    """livesnapd on a store of its own."""
-
-    def __init__(self, directory):
-        self.socket = directory / "livesnapd.sock"
-        self.store = directory / "store"
-        self._log_path = directory / "livesnapd.log"
-        with open(self._log_path, "wb") as log:
-            self._process = subprocess.Popen(
-                [DAEMON, "--socket", self.socket, "--store", self.store],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            )
-        deadline = time.monotonic() + 10
-        while not self.socket.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise DemoError(f"livesnapd did not start:\n{self.log()}")
-            time.sleep(0.02)
-
-    def log(self):
-        return "\n".join(self._log_path.read_text(errors="replace").splitlines()[-15:])
-
-    def livesnap(self, *arguments):
-        """Runs the CLI with --json, and returns what it printed."""
-        done = subprocess.run(
-            [CLI, *map(str, arguments), "--json", "--socket", self.socket],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        )
-        if done.returncode != 0:
-            command = " ".join(map(str, arguments))
-            raise DemoError(f"'livesnap {command}' failed:\n{done.stderr.strip()}\nthe daemon's log ends:\n{self.log()}")
-        lines = done.stdout.splitlines()
-        return json.loads(lines[-1]) if lines else {}
-
-    def stop(self):
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
 
 
 def mean_speed(reports):
@@ -164,13 +117,13 @@ def show_difference(guest, directory):
 
 def run(arguments, directory, stack):
     started = time.monotonic()
-    image = build_image(TOP / "build/guest")
+    image = build_image(BUILD / "guest")
     step("the guest's kernel and program are there", started)
 
     started = time.monotonic()
-    daemon = Daemon(directory)
-    stack.append(daemon.stop)
-    daemon.livesnap("doctor")
+    service = Service(directory)
+    stack.append(service.stop)
+    service.livesnap("doctor")
     step("livesnapd runs, and livesnap doctor finds nothing wrong with this machine", started)
 
     started = time.monotonic()
@@ -180,19 +133,19 @@ def run(arguments, directory, stack):
     step(f"QEMU (pid {guest.pid}) has booted its guest, which writes at full speed", started)
 
     started = time.monotonic()
-    daemon.livesnap("attach", "--pid", guest.pid, "--domain", DOMAIN)
+    service.livesnap("attach", "--pid", guest.pid, "--domain", DOMAIN)
     step("livesnap attach: QEMU's guest memory is under the daemon's care", started)
 
     baseline = guest.wait_reports(BASELINE_S * 1000 // REPORT_MS)
     start = time.monotonic()
-    snapshot = daemon.livesnap("snapshot", DOMAIN, "--name", SNAPSHOT.split("/")[1])
+    snapshot = service.livesnap("snapshot", DOMAIN, "--name", SNAPSHOT.split("/")[1])
     end = time.monotonic()
     step("livesnap snapshot, while the guest writes", start)
     wait_recovered(guest, mean_speed(baseline))
     cost = Cost(baseline, guest.reports, start, end)
 
     started = time.monotonic()
-    daemon.livesnap("verify", SNAPSHOT)
+    service.livesnap("verify", SNAPSHOT)
     step("livesnap verify: every page matches its checksum", started)
 
     started = time.monotonic()
@@ -208,14 +161,14 @@ def run(arguments, directory, stack):
 
     started = time.monotonic()
     restored_directory = directory / "restored"
-    daemon.livesnap("restore", SNAPSHOT, "--output", restored_directory)
+    service.livesnap("restore", SNAPSHOT, "--output", restored_directory)
     restored = next(p for p in restored_directory.rglob("*") if p.is_file() and p.stat().st_size == guest.ram_bytes)
     if not filecmp.cmp(ram["path"], restored, shallow=False):
         raise DemoError(f"{restored} differs from {ram['path']}")
     step("livesnap restore: what comes back is the image, bit for bit", started)
 
     started = time.monotonic()
-    daemon.livesnap("detach", DOMAIN)
+    service.livesnap("detach", DOMAIN)
     errors = guest.wait_reports(5)[-1].errors
     if errors:
         raise DemoError(f"the guest found {errors} errors in its memory")
@@ -261,7 +214,7 @@ def main():
         check_room(directory, arguments.ram)
         run(arguments, directory, stack)
         status = 0
-    except (DemoError, GuestError) as error:
+    except (DemoError, GuestError, ServiceError) as error:
         print(f"demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("demo: interrupted; cleaning up", file=sys.stderr)
