@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * livesnapd: puts the parts together, in this order, and takes them apart in the reverse one.
+ *
+ * 1. Privileges and limits, while there is one thread.
+ * 2. The store, whose threads must have been made before the process has the first userfaultfd (daemon/store.h).
+ * 3. The API, with the pool.
+ * 4. The server. Only now can clients hand us anything.
+ *
+ * At the end no more calls are taken, then the API lets go of every region, so that no thread of a client waits for
+ * us, and only then what may wait for a disk is ended.
+ */
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "common/cleanup.h"
+#include "daemon/api.h"
+#include "daemon/log.h"
+#include "daemon/options.h"
+#include "daemon/privileges.h"
+#include "daemon/server.h"
+#include "daemon/store.h"
+
+struct parts {
+        struct event_base *base;
+        struct event *sigterm;
+        struct event *sigint;
+        struct event *store_event;
+        struct store *store;
+        struct api *api;
+        struct server *server;
+};
+
+static void on_signal(evutil_socket_t number, short events, void *data) {
+        struct parts *parts = data;
+
+        event_base_loopbreak(parts->base);
+}
+
+/* The sessions need edges and to be told early of peers that have gone; of Linux's methods only epoll has both. */
+static int make_base(struct parts *parts, struct error *error) {
+        struct event_config *config = event_config_new();
+
+        if (config &&
+            event_config_require_features(config, EV_FEATURE_ET | EV_FEATURE_EARLY_CLOSE | EV_FEATURE_O1) == 0)
+                parts->base = event_base_new_with_config(config);
+        if (config)
+                event_config_free(config);
+        if (!parts->base)
+                return error_set(error, ERROR_INTERNAL, "Cannot make an event loop with epoll.");
+        parts->sigterm = evsignal_new(parts->base, SIGTERM, on_signal, parts);
+        parts->sigint = evsignal_new(parts->base, SIGINT, on_signal, parts);
+        if (!parts->sigterm || !parts->sigint || evsignal_add(parts->sigterm, NULL) < 0 ||
+            evsignal_add(parts->sigint, NULL) < 0)
+                return error_set(error, ERROR_INTERNAL, "Cannot watch signals.");
+        return 0;
+}
+
+/* The one socket that systemd may have passed. Return: 0, or -1 with *error set; *ret is -1 where there is none. */
+static int take_passed_socket(int *ret, struct error *error) {
+        int n = sd_listen_fds(1);
+
+        if (n > 1)
+                return error_set(error, ERROR_BAD_REQUEST,
+                                 "livesnapd was started with %d sockets, but it serves one. Check livesnapd.socket.",
+                                 n);
+        *ret = n == 1 ? SD_LISTEN_FDS_START : -1;
+        return 0;
+}
+
+static int start(struct parts *parts, const struct options *options, struct error *error) {
+        const struct api_config api_config = {
+                .pool_bytes = options->pool_bytes,
+                .pool_abort = options->pool_abort,
+                .max_hold_ms = options->max_hold_ms,
+        };
+        struct server_config server_config = { .socket_path = options->socket, .listen_fd = -1 };
+        bool can_trace;
+
+        if (take_passed_socket(&server_config.listen_fd, error) < 0 || privileges_reduce(&can_trace, error) < 0)
+                return -1;
+        if (!can_trace)
+                log_warning("livesnapd has no CAP_SYS_PTRACE, without which the kernel does not tell of forks: nothing "
+                            "can be "
+                            "attached. Run it as root or by its systemd unit.");
+        privileges_raise_limits();
+        if (make_base(parts, error) < 0 || api_new(&api_config, parts->store, parts->base, &parts->api, error) < 0)
+                return -1;
+        return server_new(parts->base, &server_config, api_methods(), parts->api, &parts->server, error);
+}
+
+static void stop(struct parts *parts) {
+        if (parts->server)
+                server_stop(parts->server);
+        api_free(parts->api);
+        server_free(parts->server);
+        if (parts->sigint)
+                event_free(parts->sigint);
+        if (parts->sigterm)
+                event_free(parts->sigterm);
+        if (parts->base)
+                event_base_free(parts->base);
+}
+
+static int run(struct parts *parts, const struct options *options) {
+        sd_notify(0, "READY=1\nSTATUS=Serving.");
+        log_info("Listening on %s, store %s.", options->socket, options->store);
+        if (event_base_dispatch(parts->base) < 0) {
+                log_error("The event loop failed.");
+                return EXIT_FAILURE;
+        }
+        sd_notify(0, "STOPPING=1\nSTATUS=Letting go of all regions.");
+        return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv) {
+        struct options options;
+        struct parts parts = {};
+        struct error error = {};
+        int status = EXIT_FAILURE;
+
+        switch (options_read(argc, argv, &options)) {
+        case OPTIONS_DONE:
+                return EXIT_SUCCESS;
+        case OPTIONS_BAD:
+                return 2;
+        case OPTIONS_RUN:
+                break;
+        }
+        /* Sockets are written to with MSG_NOSIGNAL; this is for stderr. */
+        signal(SIGPIPE, SIG_IGN);
+        if (start(&parts, &options, &error) < 0)
+                log_error("%s", error.message);
+        else
+                status = run(&parts, &options);
+        stop(&parts);
+        return status;
+}
