@@ -32,7 +32,11 @@ struct store;
  */
 int store_new(const char *path, struct store **ret, struct error *error);
 
-/** store_free() - stop the threads after the operations that are under way; NULL is allowed */
+/**
+ * store_free() - run what has been submitted, call every @done, and stop the threads; NULL is allowed
+ *
+ * On the thread that calls store_dispatch(). There must be no image writer any more: its call would not end.
+ */
 void store_free(struct store *store);
 
 /** store_path() - absolute path of the directory, borrowed */
@@ -87,6 +91,17 @@ struct store_opened {
 int store_open(struct store *store, const char *domain, const char *name, const char *region_or_null, uint32_t uid,
                struct store_opened *ret, struct error *error);
 void store_opened_done(struct store_opened *opened);
+
+/**
+ * store_opened_send() - hand the descriptors over to the main thread's table
+ *
+ * From a call that is not lasting, once; its @done then takes them with store_opened_receive(). On return they are no
+ * longer here, whether it failed or not.
+ */
+int store_opened_send(struct store *store, struct store_opened *opened, struct error *error);
+
+/** store_opened_receive() - on the main thread, from @done, and only if store_opened_send() succeeded: take them */
+int store_opened_receive(struct store *store, struct store_opened *opened, struct error *error);
 
 /** store_verify() - @progress is told bytes done of bytes in all, and stops the work when it returns false */
 int store_verify(struct store *store, const char *domain, const char *name, uint32_t uid,

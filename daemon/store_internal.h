@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LIVESNAP_DAEMON_STORE_INTERNAL_H
+#define LIVESNAP_DAEMON_STORE_INTERNAL_H
+
+/* What the files of the store and the image writer share, and nobody else. On the store's threads only. */
+
+#include <stdatomic.h>
+
+#include "daemon/store.h"
+#include "daemon/store_threads.h"
+
+#define STORE_WORK_NAME ".work"
+#define STORE_LOCK_NAME ".lock"
+#define STORE_WORK_NAME_BYTES 16
+
+struct store {
+        char *path;                    /* absolute, owned */
+        struct store_threads *threads; /* owned */
+        int root;                      /* the directory; in the store's table, owned, as the next two */
+        int work;                      /* STORE_WORK_NAME */
+        int lock;                      /* STORE_LOCK_NAME; held for as long as it is open */
+        atomic_uint next_work;         /* makes names in the work directory unique */
+};
+
+/** store_work_name() - a name that nothing in the work directory has had yet */
+void store_work_name(struct store *store, char ret[STORE_WORK_NAME_BYTES]);
+
+/** store_failed() - "cannot OPERATION PATH: reason; what to do" as ERROR_STORE_FAILED. Return: -1. */
+int store_failed(const struct store *store, const char *operation, const char *path, int code, struct error *error);
+
+/**
+ * store_move_in() - publish the directory @work_name of the work directory as DOMAIN/NAME, durably
+ *
+ * Return: 0, or -1 with *error set (ERROR_SNAPSHOT_EXISTS, ERROR_STORE_FAILED) and nothing visible.
+ */
+int store_move_in(struct store *store, const char *work_name, const char *domain, const char *name,
+                  struct error *error);
+
+/** store_has() - is there anything called DOMAIN/NAME? */
+bool store_has(const struct store *store, const char *domain, const char *name);
+
+#endif
