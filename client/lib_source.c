@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/lib_source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/lib_error.h"
+#include "client/lib_reply.h"
+#include "client/lib_snapshot.h"
+#include "common/cleanup.h"
+#include "common/image.h"
+
+void source_close(struct source *source) {
+        cleanup_close_p(&source->image);
+        cleanup_close_p(&source->sums);
+        manifest_free(source->manifest);
+        source->manifest = NULL;
+}
+
+static int take_fd(struct livesnap_reply *reply, const json_t *object, const char *key, int *ret) {
+        uint64_t index;
+        int fd;
+
+        if (json_get_u64(object, key, &index) < 0)
+                return -1;
+        fd = livesnap_reply_take_fd(reply, index);
+        if (fd < 0)
+                return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "livesnapd's reply has no descriptor for '%s'", key);
+        *ret = fd;
+        return 0;
+}
+
+static int find_region(struct source *source, const char *region) {
+        for (unsigned i = 0; i < source->manifest->n_regions; i++)
+                if (!strcmp(source->manifest->regions[i].name, region)) {
+                        source->region = i;
+                        source->bytes = source->manifest->regions[i].bytes;
+                        return 0;
+                }
+        return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "the manifest does not know region '%s'", region);
+}
+
+/* Past the page cache, which a restore would only fill with what is read once. Where it is refused, through it. */
+static void bypass_page_cache(int fd) {
+        int flags = fcntl(fd, F_GETFL);
+
+        if (flags >= 0)
+                (void) fcntl(fd, F_SETFL, flags | O_DIRECT);
+}
+
+static int read_opened(struct livesnap_reply *reply, const char *region, struct source *ret) {
+        CLEANUP_CLOSE int manifest = -1;
+        const json_t *regions = json_object_get(reply->parameters, "regions");
+        const json_t *entry = json_array_get(regions, 0);
+        struct error error = { 0 };
+
+        if (json_array_size(regions) != 1)
+                return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "livesnapd opened %zu regions instead of one",
+                                json_array_size(regions));
+        if (take_fd(reply, reply->parameters, "manifest", &manifest) < 0 ||
+            take_fd(reply, entry, "image", &ret->image) < 0 || take_fd(reply, entry, "sums", &ret->sums) < 0)
+                return -1;
+        if (manifest_read(manifest, &ret->manifest, &error) < 0)
+                return lib_fail_error(&error);
+        bypass_page_cache(ret->image);
+        return find_region(ret, region);
+}
+
+int source_open(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
+                struct source *ret) {
+        json_t *parameters = json_pack("{s:s, s:s, s:s}", "domain", domain, "name", name, "region", region);
+        struct livesnap_reply *reply;
+        int r;
+
+        *ret = (struct source){ .image = -1, .sums = -1 };
+        if (!parameters)
+                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
+        r = connection_call(livesnap, "OpenSnapshot", parameters, NULL, 0, NULL, &reply);
+        json_decref(parameters);
+        if (r < 0)
+                return -1;
+        r = read_opened(reply, region, ret);
+        livesnap_reply_free(reply);
+        return r;
+}
+
+static int report(struct restore_progress *progress, uint64_t bytes_done) {
+        const struct livesnap_restore_callback *callback = progress->callback;
+
+        if (callback && callback->function(callback->data, bytes_done, progress->bytes_total))
+                return lib_fail(error_name(ERROR_CANCELLED), "the restore was cancelled");
+        return 0;
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b) {
+        return a < b ? a : b;
+}
+
+/* A chunk as runs of pages that are zero and that are not. */
+static int copy_chunk(const struct image_chunk *chunk, struct sink *sink, struct restore_progress *progress) {
+        for (uint32_t page = 0, next; page < chunk->pages; page = next) {
+                bool zero = chunk->sums[page] == 0;
+                uint64_t from = (uint64_t) page * LIVESNAP_FORMAT_PAGE_BYTES, bytes;
+                int r;
+
+                for (next = page + 1; next < chunk->pages && (chunk->sums[next] == 0) == zero;)
+                        next++;
+                bytes = min_u64((uint64_t) next * LIVESNAP_FORMAT_PAGE_BYTES, chunk->bytes) - from;
+                if (zero)
+                        r = sink->zero(sink, chunk->offset + from, bytes);
+                else
+                        r = sink->write(sink, chunk->offset + from, chunk->data + from, (size_t) bytes);
+                if (r < 0)
+                        return -1;
+                progress->bytes_data += zero ? 0 : bytes;
+        }
+        return 0;
+}
+
+static int copy_chunks(struct image_reader *reader, const struct source *source, struct sink *sink,
+                       struct restore_progress *progress) {
+        struct image_chunk chunk;
+        struct error error = { 0 };
+        uint64_t position = 0;
+        int r;
+
+        while ((r = image_reader_next(reader, &chunk, &error)) > 0) {
+                if (chunk.offset > position && sink->zero(sink, position, chunk.offset - position) < 0)
+                        return -1;
+                if (copy_chunk(&chunk, sink, progress) < 0)
+                        return -1;
+                position = chunk.offset + chunk.bytes;
+                if (report(progress, progress->bytes_done + position) < 0)
+                        return -1;
+        }
+        if (r < 0)
+                return lib_fail_error(&error);
+        if (source->bytes > position && sink->zero(sink, position, source->bytes - position) < 0)
+                return -1;
+        progress->bytes_done += source->bytes;
+        return report(progress, progress->bytes_done);
+}
+
+int source_copy(const struct source *source, struct sink *sink, struct restore_progress *progress) {
+        struct image_reader *reader;
+        struct error error = { 0 };
+        int r;
+
+        if (image_reader_new(source->manifest, source->region, source->image, source->sums, &reader, &error) < 0)
+                return lib_fail_error(&error);
+        r = copy_chunks(reader, source, sink, progress);
+        image_reader_free(reader);
+        return r;
+}
