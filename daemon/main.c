@@ -54,12 +54,24 @@ static int make_base(struct parts *parts, struct error *error) {
         if (config)
                 event_config_free(config);
         if (!parts->base)
-                return error_set(error, ERROR_INTERNAL, "Cannot make an event loop with epoll.");
+                return error_set(error, ERROR_INTERNAL, "cannot make an event loop with epoll");
         parts->sigterm = evsignal_new(parts->base, SIGTERM, on_signal, parts);
         parts->sigint = evsignal_new(parts->base, SIGINT, on_signal, parts);
         if (!parts->sigterm || !parts->sigint || evsignal_add(parts->sigterm, NULL) < 0 ||
             evsignal_add(parts->sigint, NULL) < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot watch signals.");
+                return error_set(error, ERROR_INTERNAL, "cannot watch signals");
+        return 0;
+}
+
+static void on_store(evutil_socket_t fd, short events, void *data) {
+        store_dispatch(data);
+}
+
+static int watch_store(struct parts *parts, struct error *error) {
+        parts->store_event =
+                event_new(parts->base, store_get_fd(parts->store), EV_READ | EV_PERSIST, on_store, parts->store);
+        if (!parts->store_event || event_add(parts->store_event, NULL) < 0)
+                return error_set(error, ERROR_INTERNAL, "cannot watch the store: out of memory");
         return 0;
 }
 
@@ -69,8 +81,7 @@ static int take_passed_socket(int *ret, struct error *error) {
 
         if (n > 1)
                 return error_set(error, ERROR_BAD_REQUEST,
-                                 "livesnapd was started with %d sockets, but it serves one. Check livesnapd.socket.",
-                                 n);
+                                 "livesnapd was started with %d sockets, but it serves one; check livesnapd.socket", n);
         *ret = n == 1 ? SD_LISTEN_FDS_START : -1;
         return 0;
 }
@@ -87,11 +98,13 @@ static int start(struct parts *parts, const struct options *options, struct erro
         if (take_passed_socket(&server_config.listen_fd, error) < 0 || privileges_reduce(&can_trace, error) < 0)
                 return -1;
         if (!can_trace)
-                log_warning("livesnapd has no CAP_SYS_PTRACE, without which the kernel does not tell of forks: nothing "
-                            "can be "
-                            "attached. Run it as root or by its systemd unit.");
+                log_warning("no CAP_SYS_PTRACE: nothing can be attached, since the kernel would not tell of forks; run "
+                            "livesnapd as root or by its systemd unit");
         privileges_raise_limits();
-        if (make_base(parts, error) < 0 || api_new(&api_config, parts->store, parts->base, &parts->api, error) < 0)
+        if (store_new(options->store, &parts->store, error) < 0 || make_base(parts, error) < 0 ||
+            watch_store(parts, error) < 0)
+                return -1;
+        if (api_new(&api_config, parts->store, parts->base, &parts->api, error) < 0)
                 return -1;
         return server_new(parts->base, &server_config, api_methods(), parts->api, &parts->server, error);
 }
@@ -100,7 +113,10 @@ static void stop(struct parts *parts) {
         if (parts->server)
                 server_stop(parts->server);
         api_free(parts->api);
+        store_free(parts->store);
         server_free(parts->server);
+        if (parts->store_event)
+                event_free(parts->store_event);
         if (parts->sigint)
                 event_free(parts->sigint);
         if (parts->sigterm)
@@ -111,9 +127,9 @@ static void stop(struct parts *parts) {
 
 static int run(struct parts *parts, const struct options *options) {
         sd_notify(0, "READY=1\nSTATUS=Serving.");
-        log_info("Listening on %s, store %s.", options->socket, options->store);
+        log_info("listening on %s, store %s", options->socket, store_path(parts->store));
         if (event_base_dispatch(parts->base) < 0) {
-                log_error("The event loop failed.");
+                log_error("the event loop failed");
                 return EXIT_FAILURE;
         }
         sd_notify(0, "STOPPING=1\nSTATUS=Letting go of all regions.");
