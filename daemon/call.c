@@ -190,13 +190,11 @@ void call_reply(struct call *call, json_t *parameters, const int *fds, unsigned 
                                      fds, n_fds);
 
                 if (r == -EMSGSIZE)
-                        send_message(
-                                call,
-                                make_error(error_name(ERROR_LIMIT_EXCEEDED),
-                                           make_text("message",
-                                                     "The answer is too large for one message. Ask for less at once, "
-                                                     "for example for one domain.")),
-                                NULL, 0);
+                        send_message(call,
+                                     make_error(error_name(ERROR_LIMIT_EXCEEDED),
+                                                make_text("message", "the answer is too large for one message; ask for "
+                                                                     "less at once, for example for one domain")),
+                                     NULL, 0);
         } else {
                 json_decref(parameters);
                 for (unsigned i = 0; i < n_fds; i++)
@@ -233,7 +231,7 @@ void call_fail_with(struct call *call, const char *name, json_t *parameters) {
 void call_fail(struct call *call, const struct error *error) {
         if (error->kind == ERROR_NONE)
                 call_fail_with(call, error_name(ERROR_INTERNAL),
-                               make_text("message", "The daemon failed without saying why."));
+                               make_text("message", "the daemon failed without saying why"));
         else
                 call_fail_with(call, error_name(error->kind), make_text("message", error->message));
 }

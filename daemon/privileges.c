@@ -59,13 +59,13 @@ int privileges_reduce(bool *ret_can_trace, struct error *error) {
 
         /* The daemon executes nothing, so no program has to gain anything from it. */
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot give up privileges: %s.", strerror(errno));
+                return error_set(error, ERROR_INTERNAL, "cannot give up privileges: %s", strerror(errno));
         r = root ? set_capabilities(root_capabilities, sizeof(root_capabilities) / sizeof(*root_capabilities),
                                     &can_trace)
                  : set_capabilities(service_capabilities, sizeof(service_capabilities) / sizeof(*service_capabilities),
                                     &can_trace);
         if (r < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot give up capabilities: %s.", strerror(-r));
+                return error_set(error, ERROR_INTERNAL, "cannot give up capabilities: %s", strerror(-r));
         *ret_can_trace = can_trace;
         return 0;
 }

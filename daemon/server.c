@@ -99,7 +99,7 @@ static const struct session_owner session_owner = {
  */
 static void refuse(int fd, uid_t uid) {
         static const char format[] = "{\"error\":\"io.livesnap.LimitExceeded\",\"parameters\":{\"message\":"
-                                     "\"User %u has too many connections to livesnapd. Close some of them.\"}}";
+                                     "\"user %u has too many connections to livesnapd; close some of them\"}}";
         CLEANUP_FREE char *text = NULL;
         int n = asprintf(&text, format, (unsigned) uid);
 
@@ -149,7 +149,7 @@ static void take_connection(struct server *server, int fd) {
 static void pause_accepting(struct server *server, int error) {
         static const struct timeval moment = { .tv_usec = SERVER_ACCEPT_RETRY_MS * 1000 };
 
-        log_warning("Cannot take new connections for now: %s.", strerror(error));
+        log_warning("cannot take new connections for now: %s", strerror(error));
         event_del(server->accept);
         evtimer_add(server->accept_retry, &moment);
 }
@@ -182,26 +182,27 @@ static int explain_listen(const char *path, int r, struct error *error) {
         case -EADDRINUSE:
                 return error_set(
                         error, ERROR_BUSY,
-                        "Another daemon listens on %s already. Stop it, or choose another socket with --socket.", path);
+                        "another daemon listens on %s already; stop it, or choose another socket with --socket", path);
         case -EEXIST:
                 return error_set(error, ERROR_BAD_REQUEST,
-                                 "%s exists and is not a socket. Remove it, or choose another socket with --socket.",
+                                 "cannot make the socket %s: something else has that name; remove it, or choose "
+                                 "another with --socket",
                                  path);
         case -ENOENT:
-                return error_set(
-                        error, ERROR_BAD_REQUEST,
-                        "The directory of the socket %s does not exist. Make it, or choose another with --socket.",
-                        path);
+                return error_set(error, ERROR_BAD_REQUEST,
+                                 "cannot make the socket %s: its directory does not exist; make it, or choose another "
+                                 "with --socket",
+                                 path);
         case -EACCES:
         case -EPERM:
         case -EROFS:
                 return error_set(
                         error, ERROR_PERMISSION_DENIED,
-                        "Cannot make the socket %s: %s. Run livesnapd as a user who may write to its directory, "
-                        "or choose another with --socket.",
+                        "cannot make the socket %s: %s; run livesnapd as a user who may write to its directory, "
+                        "or choose another with --socket",
                         path, strerror(-r));
         default:
-                return error_set(error, ERROR_INTERNAL, "Cannot listen on %s: %s.", path, strerror(-r));
+                return error_set(error, ERROR_INTERNAL, "cannot listen on %s: %s", path, strerror(-r));
         }
 }
 
@@ -214,7 +215,7 @@ static int make_socket(struct server *server, const char *path, struct error *er
         server->listen_fd = fd;
         server->made_path = strdup(path);
         if (!server->made_path || lstat(path, &status) < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot listen on %s: %s.", path, strerror(errno));
+                return error_set(error, ERROR_INTERNAL, "cannot listen on %s: %s", path, strerror(errno));
         server->made_device = status.st_dev;
         server->made_inode = status.st_ino;
         return 0;
@@ -230,7 +231,7 @@ static int check_socket(int fd, struct error *error) {
             type != SOCK_STREAM)
                 return error_set(
                         error, ERROR_BAD_REQUEST,
-                        "The socket that livesnapd was started with is not a listening stream socket of AF_UNIX.");
+                        "the socket that livesnapd was started with is not a listening stream socket of AF_UNIX");
         return 0;
 }
 
@@ -238,11 +239,11 @@ static int watch_socket(struct server *server, struct error *error) {
         int flags = fcntl(server->listen_fd, F_GETFL);
 
         if (flags < 0 || fcntl(server->listen_fd, F_SETFL, flags | O_NONBLOCK) < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot set up the socket: %s.", strerror(errno));
+                return error_set(error, ERROR_INTERNAL, "cannot set up the socket: %s", strerror(errno));
         server->accept = event_new(server->base, server->listen_fd, EV_READ | EV_PERSIST, on_accept, server);
         server->accept_retry = evtimer_new(server->base, on_retry, server);
         if (!server->accept || !server->accept_retry || event_add(server->accept, NULL) < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot watch the socket: out of memory.");
+                return error_set(error, ERROR_INTERNAL, "cannot watch the socket: out of memory");
         return 0;
 }
 
@@ -253,14 +254,14 @@ int server_new(struct event_base *base, const struct server_config *config, cons
         int r;
 
         if (!server)
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
         server->base = base;
         server->methods = methods;
         server->context = context;
         server->listen_fd = -1;
         LIST_INIT(&server->sessions);
         if (quota_new(limits, &server->quota) < 0) {
-                r = error_set(error, ERROR_INTERNAL, "Out of memory.");
+                r = error_set(error, ERROR_INTERNAL, "out of memory");
         } else if (config->listen_fd >= 0) {
                 r = check_socket(config->listen_fd, error);
                 if (r == 0)

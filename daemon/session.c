@@ -91,7 +91,7 @@ static void start_call(struct session *session, struct call *call) {
                 struct error error = {};
 
                 error_set(&error, ERROR_LIMIT_EXCEEDED,
-                          "User %u has too many calls in progress. Wait for some of them to end, or cancel them.",
+                          "user %u has too many calls in progress; wait for some of them to end, or cancel them",
                           (unsigned) session->peer.uid);
                 call_fail(call, &error);
         } else if (call_upgrade(call)) {
