@@ -98,7 +98,10 @@ class Qmp:
 
 
 class Guest:
-    """One guest. `backend`: "memfd", or "file" for a file on tmpfs. Use as a context manager, or call stop()."""
+    """One guest. Use as a context manager, or call stop().
+
+    `backend`: "memfd", "hugetlb" for one of 2 MiB pages, which must be free, or "file" for a file on tmpfs.
+    """
 
     def __init__(self, image_directory, ram_mib=512, backend="memfd", vcpus=1, sandbox=False, report_ms=200):
         self.image_directory = Path(image_directory)
@@ -118,8 +121,10 @@ class Guest:
             raise
 
     def _start(self, ram_mib, backend, vcpus, sandbox, report_ms):
-        memory = f"memory-backend-{backend},id=ram,size={ram_mib}M,share=on"
-        if backend == "file":
+        memory = f"memory-backend-{'file' if backend == 'file' else 'memfd'},id=ram,size={ram_mib}M,share=on"
+        if backend == "hugetlb":
+            memory += ",hugetlb=on,hugetlbsize=2M"
+        elif backend == "file":
             descriptor, name = tempfile.mkstemp(prefix="livesnap-guest.", dir="/dev/shm")
             os.close(descriptor)
             self._ram_file = Path(name)

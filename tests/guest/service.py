@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""livesnapd on a store of its own, and its CLI, for the demo and the test of the QEMU guest."""
+"""livesnapd on a store of its own, and its CLI, for the demo."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
 
-BUILD = Path(os.environ.get("LIVESNAP_BUILD", Path(__file__).resolve().parents[2] / "build"))
+BUILD = Path(__file__).resolve().parents[2] / "build"
 
 
 class ServiceError(Exception):
@@ -39,30 +37,19 @@ class Service:
     def log(self):
         return "\n".join(self._log_path.read_text(errors="replace").splitlines()[-15:])
 
-    def start_livesnap(self, *arguments):
-        """Starts the CLI with --json."""
-        return subprocess.Popen(
-            [BUILD / "client/livesnap", *map(str, arguments), "--json", "--socket", self.socket],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
     def livesnap(self, *arguments):
         """Runs the CLI with --json, and returns what it printed."""
-        process = self.start_livesnap(*arguments)
-        output, complaints = process.communicate()
-        if process.returncode != 0:
+        done = subprocess.run(
+            [BUILD / "client/livesnap", *map(str, arguments), "--json", "--socket", self.socket],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
             command = " ".join(map(str, arguments))
-            raise ServiceError(f"'livesnap {command}' failed: {complaints.strip()}\nThe daemon's log ends:\n{self.log()}")
-        lines = output.splitlines()
+            raise ServiceError(f"'livesnap {command}' failed: {done.stderr.strip()}\nThe daemon's log ends:\n{self.log()}")
+        lines = done.stdout.splitlines()
         return json.loads(lines[-1]) if lines else {}
-
-    def kill(self):
-        """Ends the daemon as the kernel would: with no chance to tidy up."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
 
     def stop(self):
         if self._process.poll() is None:

@@ -5,20 +5,16 @@ import filecmp
 import os
 import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "guest"))
-from guest import QEMU, Guest, build_image  # noqa: E402
-from service import BUILD, Service  # noqa: E402
+from harness import BUILD, ROOT, wait_until
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may attach to a program that did not ask for it"),
-    pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed"),
-]
+sys.path.insert(0, str(ROOT / "tests/guest"))
+from guest import QEMU, Guest, build_image  # noqa: E402
+
+pytestmark = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed")
 
 RAM_MIB = 256
 # Where a PC's physical memory shows the VGA window and not the RAM behind it.
@@ -33,24 +29,12 @@ def image():
 
 
 @pytest.fixture
-def directory():
-    """A directory on a disk: /tmp may be in memory."""
-    with tempfile.TemporaryDirectory(prefix="livesnap-test.", dir="/var/tmp") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def service(directory):
-    service = Service(directory)
-    yield service
-    service.stop()
-
-
-@pytest.fixture
-def start_guest(image):
+def start_guest(image, huge_pages):
     guests = []
 
     def start(**options):
+        if options.get("backend") == "hugetlb":
+            huge_pages(RAM_MIB // 2)
         guests.append(Guest(image, ram_mib=RAM_MIB, **options))
         guests[-1].wait_full_speed()
         return guests[-1]
@@ -60,9 +44,9 @@ def start_guest(image):
         guest.stop()
 
 
-def take_snapshot(service, guest, name):
+def take_snapshot(lab, guest, name):
     """Takes a snapshot, and returns it and the path of the image of the guest's RAM."""
-    snapshot = service.livesnap("snapshot", DOMAIN, "--name", name)
+    snapshot = lab.json("snapshot", DOMAIN, "--name", name)
     return snapshot, next(r["path"] for r in snapshot["regions"] if r["bytes"] == guest.ram_bytes)
 
 
@@ -84,45 +68,48 @@ def traces_of_livesnap(pid):
     return [line for line in flags if "uw" in line.split()] + [link for link in links if "userfaultfd" in link]
 
 
-def test_plain_copy_of_a_running_guest_is_no_cut(start_guest, directory):
+def test_plain_copy_of_a_running_guest_is_no_cut(start_guest, bare_lab):
     """The oracle can fail: it finds a copy out that was taken without a cut."""
     guest = start_guest()
-    shutil.copyfile(guest.ram_object(), directory / "copy.mem")
-    assert not guest.check(directory / "copy.mem").is_cut
+    copy = bare_lab.directory / "copy.mem"
+    shutil.copyfile(guest.ram_object(), copy)
+    assert not guest.check(copy).is_cut
 
     guest.pause()
-    shutil.copyfile(guest.ram_object(), directory / "copy.mem")
-    assert guest.check(directory / "copy.mem").is_cut
+    shutil.copyfile(guest.ram_object(), copy)
+    assert guest.check(copy).is_cut
 
 
 @pytest.mark.parametrize("backend", ["memfd", "file"])
-def test_image_is_what_qemu_says_of_the_same_instant(start_guest, service, directory, backend):
+def test_image_is_what_qemu_says_of_the_same_instant(start_guest, lab, backend):
     guest = start_guest(backend=backend)
-    service.livesnap("attach", "--pid", guest.pid, "--domain", DOMAIN)
+    lab.json("attach", "--pid", guest.pid, "--domain", DOMAIN)
 
     guest.pause()
-    _, image_path = take_snapshot(service, guest, "stopped")
-    guest.pmemsave(directory / "pmemsave.mem")
-    assert list(differing_blocks(image_path, directory / "pmemsave.mem")) == []
+    _, image_path = take_snapshot(lab, guest, "stopped")
+    of_qemu = lab.directory / "pmemsave.mem"
+    guest.pmemsave(of_qemu)
+    assert list(differing_blocks(image_path, of_qemu)) == []
     assert guest.check(image_path).is_cut
 
     guest.resume()
     assert guest.wait_reports(5)[-1].errors == 0
+    lab.json("detach", DOMAIN)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"vcpus": 2}, {"backend": "file"}, {"sandbox": True}],
-    ids=["memfd", "memfd-2-vcpus", "file", "memfd-seccomp"],
+    [{}, {"vcpus": 2}, {"backend": "file"}, {"backend": "hugetlb"}, {"sandbox": True}],
+    ids=["memfd", "2-vcpus", "file", "hugetlb", "seccomp"],
 )
-def test_live_snapshots_are_cuts_and_leave_the_guest_unharmed(start_guest, service, directory, options):
+def test_live_snapshots_are_cuts_and_leave_the_guest_unharmed(start_guest, lab, options):
     guest = start_guest(**options)
     descriptors = len(os.listdir(f"/proc/{guest.pid}/fd"))
-    service.livesnap("attach", "--pid", guest.pid, "--domain", DOMAIN)
+    lab.json("attach", "--pid", guest.pid, "--domain", DOMAIN)
 
     writes = guest.wait_reports(3)[-1].writes
     for name in "first", "second":
-        snapshot, image_path = take_snapshot(service, guest, name)
+        snapshot, image_path = take_snapshot(lab, guest, name)
         cut = guest.check(image_path)
         assert cut.is_cut, cut.complaints
         assert snapshot["pages_fault"] > 0, "the guest did not write while it was captured"
@@ -132,34 +119,33 @@ def test_live_snapshots_are_cuts_and_leave_the_guest_unharmed(start_guest, servi
         assert writes <= cut.result["writes"] < last.writes
         assert last.errors == 0
         writes = last.writes
-        service.livesnap("verify", f"{DOMAIN}/{name}")
+        lab.json("verify", f"{DOMAIN}/{name}")
 
-    service.livesnap("restore", f"{DOMAIN}/second", "--output", directory / "restored")
-    restored = [p for p in (directory / "restored").rglob("*") if p.is_file() and p.stat().st_size == guest.ram_bytes]
+    lab.json("restore", f"{DOMAIN}/second", "--output", lab.directory / "restored")
+    restored = [p for p in (lab.directory / "restored").iterdir() if p.stat().st_size == guest.ram_bytes]
     assert len(restored) == 1 and filecmp.cmp(restored[0], image_path, shallow=False)
 
-    service.livesnap("detach", DOMAIN)
+    lab.json("detach", DOMAIN)
     reports = guest.wait_reports(5)
     assert reports[-1].writes > reports[0].writes and reports[-1].errors == 0
     assert traces_of_livesnap(guest.pid) == []
     assert len(os.listdir(f"/proc/{guest.pid}/fd")) <= descriptors + 1  # QEMU's own come and go
 
 
-def test_guest_goes_on_when_the_daemon_is_killed_in_a_snapshot(start_guest, service):
+def test_guest_goes_on_when_the_daemon_is_killed_in_a_snapshot(start_guest, lab):
     guest = start_guest()
-    service.livesnap("attach", "--pid", guest.pid, "--domain", DOMAIN)
+    lab.json("attach", "--pid", guest.pid, "--domain", DOMAIN)
     # Slow, so that the kill comes in the middle of it.
-    snapshot = service.start_livesnap("snapshot", DOMAIN, "--name", "unfinished", "--max-rate", 16 << 20)
-    work = service.store / ".work"
-    deadline = time.monotonic() + 20
-    while not any(work.rglob("*.mem")):
-        assert time.monotonic() < deadline and snapshot.poll() is None, "the snapshot did not get under way"
-        time.sleep(0.01)
+    snapshot = lab.cli_start("snapshot", DOMAIN, "--name", "unfinished", "--max-rate", 16 << 20, "--json")
+    store = lab.daemon.store
+    wait_until(lambda: snapshot.poll() is not None or any((store / ".work").rglob("*.mem")), "the start of the images")
     guest.wait_reports(2)
-    service.kill()
+    assert snapshot.poll() is None, "the snapshot did not last until the kill"
+    lab.daemon.kill()
     assert snapshot.wait(10) == 1
+    snapshot.communicate()
 
     reports = guest.wait_reports(10, timeout_s=10)
     assert reports[-1].writes > reports[0].writes and reports[-1].errors == 0
     assert traces_of_livesnap(guest.pid) == []
-    assert not (service.store / DOMAIN / "unfinished").exists()
+    assert not (store / DOMAIN / "unfinished").exists()
