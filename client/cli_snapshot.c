@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/cli_snapshot.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli.h"
+#include "client/cli_follow.h"
+#include "client/cli_format.h"
+
+/* Commands that deal with jobs: snapshot, jobs, cancel. */
+
+const char *cli_json_text(const json_t *object, const char *key) {
+        const char *text = json_string_value(json_object_get(object, key));
+
+        return text ? text : "-";
+}
+
+double cli_json_count(const json_t *object, const char *key) {
+        return json_number_value(json_object_get(object, key));
+}
+
+double cli_json_bytes(const json_t *array) {
+        double bytes = 0;
+        const json_t *entry;
+        size_t i;
+
+        json_array_foreach (array, i, entry)
+                bytes += cli_json_count(entry, "bytes");
+        return bytes;
+}
+
+static void print_warnings(const json_t *snapshot) {
+        const json_t *warning;
+        size_t i;
+
+        json_array_foreach (json_object_get(snapshot, "warnings"), i, warning)
+                fprintf(stderr, "livesnap: warning: %s\n",
+                        json_string_value(warning) ? json_string_value(warning) : "-");
+}
+
+static void print_snapshot(const struct livesnap_snapshot *snapshot) {
+        double bytes = 0, seconds = (double) snapshot->duration_us / 1e6;
+        json_t *json = json_loads(snapshot->json, 0, NULL);
+
+        for (size_t i = 0; i < snapshot->n_regions; i++)
+                bytes += (double) snapshot->regions[i].bytes;
+        printf("%s\n", snapshot->snapshot);
+        printf("  frozen at %s; hold %s; guarantee %s\n", cli_format_time(snapshot->created).text,
+               cli_format_us((double) snapshot->hold_us).text, snapshot->guarantee);
+        printf("  %s in %s (%s/s), %s written\n", cli_format_bytes(bytes).text,
+               cli_format_us((double) snapshot->duration_us).text,
+               cli_format_bytes(seconds > 0 ? bytes / seconds : 0).text,
+               cli_format_bytes((double) snapshot->bytes_written).text);
+        if (snapshot->pages_fault)
+                printf("  %s faults, p50 %s, p99 %s, max %s\n", cli_format_count(snapshot->pages_fault).text,
+                       cli_format_us(snapshot->fault_p50_us).text, cli_format_us(snapshot->fault_p99_us).text,
+                       cli_format_us(snapshot->fault_max_us).text);
+        else
+                printf("  no faults: nobody wrote ahead of the sweep\n");
+        if (snapshot->throttled_us)
+                printf("  writers waited %s because the pool was spent\n",
+                       cli_format_us((double) snapshot->throttled_us).text);
+        print_warnings(json);
+        json_decref(json);
+}
+
+static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
+        json_t *parameters = json_pack("{s:s, s:s*, s:b}", "domain", cli->arguments[0], "name",
+                                       cli_get_option(cli, "name"), "detach", 1);
+        json_t *reply, *job;
+        int status;
+
+        if (parameters && max_rate)
+                json_object_set_new(parameters, "max_rate", json_integer((json_int_t) max_rate));
+        if (!parameters)
+                return cli_fail(cli, LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
+        status = cli_call(cli, "Snapshot", parameters, &reply);
+        if (status != CLI_OK)
+                return status;
+        job = json_object_get(reply, "job");
+        if (cli->json)
+                status = cli_print_json(cli, json_incref(job));
+        else
+                printf("job %.0f takes %s/%s; 'livesnap jobs' shows it, 'livesnap cancel %.0f' ends it\n",
+                       cli_json_count(job, "job"), cli_json_text(job, "domain"), cli_json_text(job, "name"),
+                       cli_json_count(job, "job"));
+        json_decref(reply);
+        return status;
+}
+
+static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
+        struct livesnap_job_callback callback;
+        struct cli_follow follow;
+        int status;
+
+        if (cli_connect(cli) != CLI_OK)
+                return CLI_FAILED;
+        cli_follow_init(&follow, &callback);
+        if (livesnap_start_snapshot(cli->livesnap, cli->arguments[0], cli_get_option(cli, "name"), max_rate,
+                                    &callback) < 0)
+                return cli_fail_library(cli);
+        status = cli_follow_wait(cli, &follow);
+        if (status == CLI_OK && cli->json)
+                status = cli_print_json(cli, json_loads(follow.snapshot->json, 0, NULL));
+        else if (status == CLI_OK)
+                print_snapshot(follow.snapshot);
+        cli_follow_deinit(&follow);
+        return status;
+}
+
+static int run_snapshot(struct cli *cli) {
+        const char *rate = cli_get_option(cli, "max-rate");
+        uint64_t max_rate = 0;
+
+        if (rate && cli_parse_bytes(rate, &max_rate) < 0)
+                return cli_usage(cli, "--max-rate '%s' is no rate: bytes a second, such as 100M", rate);
+        return cli_get_option(cli, "detach") ? snapshot_detached(cli, max_rate) : snapshot_followed(cli, max_rate);
+}
+
+const struct cli_command cli_command_snapshot = {
+        .name = "snapshot",
+        .arguments = "DOMAIN",
+        .min_arguments = 1,
+        .max_arguments = 1,
+        .summary = "Take a snapshot of a domain while its programs run",
+        .details = "Returns when the snapshot is complete and durable. Ctrl-C cancels it.",
+        .options =
+                (const struct cli_option[]){
+                        { "name", "NAME", "its name (default: made from the time)" },
+                        { "max-rate", "BYTES", "write at most so many bytes a second (K, M, G)" },
+                        { "detach", NULL, "return as soon as it has begun" },
+                        { 0 },
+                },
+        .run = run_snapshot,
+};
+
+static void print_jobs(const json_t *jobs) {
+        const char *const headings[] = { "JOB", "KIND", "SNAPSHOT", "STATE", "DONE", "OF", "ERROR", NULL };
+        struct cli_table table;
+        const json_t *job;
+        size_t i;
+
+        cli_table_init(&table, 1u << 0 | 1u << 4 | 1u << 5, headings);
+        json_array_foreach (jobs, i, job) {
+                char number[32], name[300];
+
+                snprintf(number, sizeof(number), "%.0f", cli_json_count(job, "job"));
+                snprintf(name, sizeof(name), "%s/%s", cli_json_text(job, "domain"), cli_json_text(job, "name"));
+                cli_table_add(&table, number);
+                cli_table_add(&table, cli_json_text(job, "kind"));
+                cli_table_add(&table, name);
+                cli_table_add(&table, cli_json_text(job, "state"));
+                cli_table_add(&table, cli_format_bytes(cli_json_count(job, "bytes_done")).text);
+                cli_table_add(&table, cli_format_bytes(cli_json_count(job, "bytes_total")).text);
+                cli_table_add(&table, json_string_value(json_object_get(job, "error")));
+        }
+        cli_table_print(&table);
+}
+
+static int run_jobs(struct cli *cli) {
+        json_t *reply, *jobs;
+        int status = cli_call(cli, "ListJobs", NULL, &reply);
+
+        if (status != CLI_OK)
+                return status;
+        jobs = json_object_get(reply, "jobs");
+        if (cli->json)
+                status = cli_print_json(cli, json_incref(jobs));
+        else if (json_array_size(jobs) == 0)
+                printf("no jobs\n");
+        else
+                print_jobs(jobs);
+        json_decref(reply);
+        return status;
+}
+
+const struct cli_command cli_command_jobs = {
+        .name = "jobs",
+        .arguments = "",
+        .summary = "List the jobs that run, and those that ended lately",
+        .run = run_jobs,
+};
+
+static int run_cancel(struct cli *cli) {
+        char *end;
+        long long job;
+        json_t *reply;
+        int status;
+
+        errno = 0;
+        job = strtoll(cli->arguments[0], &end, 10);
+        if (errno || *end || end == cli->arguments[0] || job < 0)
+                return cli_usage(cli, "'%s' is no job: the number that 'livesnap jobs' shows is expected",
+                                 cli->arguments[0]);
+        status = cli_call(cli, "CancelJob", json_pack("{s:I}", "job", (json_int_t) job), &reply);
+        if (status != CLI_OK)
+                return status;
+        json_decref(reply);
+        if (cli->json)
+                return cli_print_json(cli, json_pack("{s:I}", "job", (json_int_t) job));
+        printf("job %lld is cancelled\n", job);
+        return CLI_OK;
+}
+
+const struct cli_command cli_command_cancel = {
+        .name = "cancel",
+        .arguments = "JOB",
+        .min_arguments = 1,
+        .max_arguments = 1,
+        .summary = "Cancel a job; a snapshot that is cancelled leaves nothing behind",
+        .run = run_cancel,
+};
