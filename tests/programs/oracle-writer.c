@@ -32,6 +32,9 @@
 #include <unistd.h>
 
 #include "tests/programs/oracle-process.h"
+#ifdef ORACLE_COOPERATIVE
+#include "tests/programs/oracle-client.h"
+#endif
 
 struct arguments {
         struct writer_options writer;
@@ -340,6 +343,10 @@ int main(int argc, char **argv) {
                 usage(stderr);
                 return 2;
         }
+#ifdef ORACLE_COOPERATIVE
+        oracle_client_configure(arguments.domain, arguments.socket);
+        writer.prepare = oracle_client_attach;
+#endif
         r = make(&writer, &arguments);
         if (r < 0) {
                 fprintf(stderr, "oracle-writer: cannot make its memory: %s\n", strerror(-r));
