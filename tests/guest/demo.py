@@ -2,6 +2,7 @@
 """The second half of scripts/demo: everything after the build. See scripts/demo --help."""
 
 import argparse
+import bisect
 import filecmp
 import os
 import shutil
@@ -22,8 +23,11 @@ REPORT_MS = 100
 # The guest counts as back at its speed when it makes this part of what it made before.
 RECOVERED = 0.9
 RECOVERY_LIMIT_S = 20
+# The picture of the guest's speed: how much of before and after it shows.
+PICTURE_MARGIN_S = 0.8
+PICTURE_AFTER_S = 6
 
-CHECK_MARK = "✓" if (sys.stdout.encoding or "").lower().startswith("utf") else "ok"
+BARS = "▁▂▃▄▅▆▇█"
 
 
 class DemoError(Exception):
@@ -31,13 +35,20 @@ class DemoError(Exception):
 
 
 def step(text, started):
-    print(f"{CHECK_MARK} {text}  ({time.monotonic() - started:.1f} s)", flush=True)
+    print(f"✓ {text}  ({time.monotonic() - started:.1f} s)", flush=True)
 
 
 def mean_speed(reports):
     """Writes a second over the time from the first of these reports to the last."""
     first, last = reports[0], reports[-1]
     return (last.writes - first.writes) / max(last.at - first.at, 0.001)
+
+
+def writes_at(reports, at):
+    """How many writes the guest had made at a time, between the reports before and after it."""
+    i = min(max(bisect.bisect([r.at for r in reports], at), 1), len(reports) - 1)
+    left, right = reports[i - 1], reports[i]
+    return left.writes + (right.writes - left.writes) * (at - left.at) / max(right.at - left.at, 0.001)
 
 
 class Cost:
@@ -57,6 +68,23 @@ class Cost:
         done = after[back].writes - last_before.writes
         self.lost_s = max(after[back].at - last_before.at - done / self.before_per_s, 0)
         self.stall_us = max(r.stall_us for r in after[: back + 1])
+        self.picture = "|".join(
+            self._bars(reports, *span)
+            for span in (
+                (start - PICTURE_MARGIN_S, start),
+                (start, end),
+                (end, min(end + self.recovery_s + PICTURE_MARGIN_S, end + PICTURE_AFTER_S, after[-1].at)),
+            )
+        )
+
+    def _bars(self, reports, start, end):
+        """The guest's speed between two times, as a row of bars."""
+        step, bars = REPORT_MS / 1000, ""
+        for i in range(max(round((end - start) / step), 1)):
+            begin = start + i * step
+            speed = (writes_at(reports, begin + step) - writes_at(reports, begin)) / step
+            bars += BARS[min(int(speed / (1.1 * self.before_per_s) * len(BARS)), len(BARS) - 1)]
+        return bars
 
     def _at_speed(self, reports):
         return mean_speed(reports) >= RECOVERED * self.before_per_s
@@ -90,6 +118,8 @@ The guest: {ram_mib} MiB of RAM, {vcpus} processor{plural}, {cost.before_per_s:,
   guarantee        {snapshot['guarantee']}
 
   guest's writes   {cost.before_per_s:,.0f} a second before, {cost.during_per_s:,.0f} during, {cost.after_per_s:,.0f} after
+                   {cost.picture}
+                   each bar {REPORT_MS} ms; the snapshot is between the lines
   longest wait     {cost.stall_us / 1000:.1f} ms for one write (before the snapshot: {cost.before_stall_us / 1000:.1f} ms)
   guest lost       {cost.lost_s:.2f} s of its work in all, up to {cost.recovery_s:.1f} s after the snapshot
 
@@ -205,6 +235,7 @@ def interrupted(signal_number, _frame):
 
 def main():
     arguments = parse_arguments()
+    sys.stdout.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, interrupted)
     # /tmp may be in memory; a store belongs on a disk.
     directory = Path(tempfile.mkdtemp(prefix="livesnap-demo.", dir="/var/tmp"))
