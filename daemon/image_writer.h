@@ -48,6 +48,9 @@ struct image_writer_spec {
 int image_writer_new(struct store *store, const struct image_writer_spec *spec, struct image_writer **ret,
                      struct error *error);
 
+/** image_writer_name() - the snapshot's name, also where it was made; final when image_writer_publish() has returned */
+const char *image_writer_name(const struct image_writer *writer);
+
 /** image_writer_submit() - hand over a filled chunk; never blocks; after a failure chunks are released unwritten */
 void image_writer_submit(struct image_writer *writer, struct chunk *chunk);
 

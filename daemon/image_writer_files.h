@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LIVESNAP_DAEMON_IMAGE_WRITER_FILES_H
+#define LIVESNAP_DAEMON_IMAGE_WRITER_FILES_H
+
+/* The files of a snapshot in the making: a directory in the store's work directory. On the writer's thread only. */
+
+#include "daemon/image_writer.h"
+#include "daemon/image_writer_io.h"
+#include "daemon/store_internal.h"
+
+struct image_region {
+        char *name; /* owned */
+        uint64_t bytes;
+        int image; /* owned, like @sums */
+        int sums;
+        uint64_t sums_digest;
+        uint64_t pages_written;
+};
+
+struct image_files {
+        struct store *store; /* borrowed */
+        char work_name[STORE_WORK_NAME_BYTES];
+        int directory; /* owned; -1 before it is made and after it was published */
+        uint8_t uuid[16];
+        unsigned n_regions;
+        struct image_region *regions; /* owned */
+};
+
+/** image_files_init() - remember what is to be made; touches no disk. Return: 0, or -1 with *error set. */
+int image_files_init(struct image_files *files, struct store *store, unsigned n_regions,
+                     const struct image_writer_region *regions, struct error *error);
+
+/** image_files_deinit() - close all, and remove what was not published */
+void image_files_deinit(struct image_files *files);
+
+/** image_files_create() - make the directory and the files, at their sizes. Return: 0, or -1 with *error set. */
+int image_files_create(struct image_files *files, struct error *error);
+
+/** image_files_write_sums() - write one block of sums, and count it into the digest. Return: 0, or -1 with *error set.
+ */
+int image_files_write_sums(struct image_files *files, unsigned region, uint64_t block, const uint64_t *sums,
+                           struct error *error);
+
+/** image_files_failed() - the sentence for a failed operation on one of the files. Return: -1. */
+int image_files_failed(const struct image_files *files, const char *operation, const char *name, const char *suffix,
+                       int code, struct error *error);
+
+/** image_files_settle() - cut images to size, make all durable; @io: nothing is in flight. 0, or -1 with *error set. */
+int image_files_settle(struct image_files *files, struct image_io *io, struct error *error);
+
+/** image_files_write_manifest() - write it, replacing an earlier one, and make it durable. 0, or -1 with *error set. */
+int image_files_write_manifest(struct image_files *files, const char *text, size_t bytes, struct error *error);
+
+/** image_files_publish() - make all of it DOMAIN/NAME. 0, or -1 with *error set and nothing visible. */
+int image_files_publish(struct image_files *files, const char *domain, const char *name, struct error *error);
+
+#endif
