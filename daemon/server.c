@@ -208,8 +208,12 @@ static int explain_listen(const char *path, int r, struct error *error) {
 
 static int make_socket(struct server *server, const char *path, struct error *error) {
         struct stat status;
-        int fd = socket_listen(path, SERVER_SOCKET_MODE, SERVER_BACKLOG);
+        int fd;
 
+        /* So that a daemon that is started by hand needs no options. Any other directory has to exist. */
+        if (!strcmp(path, SOCKET_PATH_DEFAULT))
+                mkdir(SOCKET_DIRECTORY_DEFAULT, 0755);
+        fd = socket_listen(path, SERVER_SOCKET_MODE, SERVER_BACKLOG);
         if (fd < 0)
                 return explain_listen(path, fd, error);
         server->listen_fd = fd;
