@@ -61,8 +61,14 @@ static void dispatch(void *data, struct call *call) {
         struct server *server = server_session->server;
         const char *name = call_method(call), *dot = strrchr(name, '.');
         const struct server_method *method;
+        struct error error = {};
         size_t interface_len = dot ? (size_t) (dot - name) : 0;
 
+        if (server->listen_fd < 0) {
+                error_set(&error, ERROR_BUSY, "livesnapd is ending; try again when it has been started anew");
+                call_fail(call, &error);
+                return;
+        }
         method = find_method(service_methods, name);
         if (!method)
                 method = find_method(server->methods, name);
