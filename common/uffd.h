@@ -13,7 +13,8 @@
 
 #include "common/uffd_compat.h"
 
-/** uffd_open_device() - open /dev/userfaultfd; the permission is checked here and never again. A descriptor or -errno. */
+/** uffd_open_device() - open /dev/userfaultfd; the permission is checked here and never again. A descriptor or -errno.
+ */
 int uffd_open_device(void);
 
 /**
@@ -34,7 +35,8 @@ int uffd_new(int device);
  */
 int uffd_handshake(int uffd, uint64_t features, uint64_t *ret_features);
 
-/** uffd_register_wp() - put a range under the userfaultfd. EBUSY: another one has it. EINVAL: not shmem or hugetlbfs. */
+/** uffd_register_wp() - put a range under the userfaultfd. EBUSY: another one has it. EINVAL: not shmem or hugetlbfs.
+ */
 int uffd_register_wp(int uffd, uint64_t address, uint64_t length);
 
 /**
