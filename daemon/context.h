@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LIVESNAP_DAEMON_CONTEXT_H
+#define LIVESNAP_DAEMON_CONTEXT_H
+
+/*
+ * A context: one userfaultfd, hence the address space of one process, and the mappings that it tracks there.
+ *
+ * Reference counted, because a sweep may still disarm through it while the fault thread lets it go; the descriptor is
+ * closed with the last reference. Its list of mappings belongs to whoever may change the domain (see domain.h).
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/region.h"
+
+#define CONTEXT_MAPPINGS_MAX 4096u
+
+struct mapping {
+        uint64_t address;
+        uint64_t length;
+        uint64_t offset; /* in the region */
+        struct region *region;
+};
+
+struct context {
+        int uffd;  /* owned: nobody else has a copy */
+        pid_t pid; /* 0: a forked child, whose events do not tell */
+        _Atomic unsigned n_refs;
+        unsigned n_mappings;
+        unsigned n_allocated;
+        struct mapping *mappings; /* sorted by address, not overlapping */
+        bool gone;                /* the process is; the fault thread is about to drop it */
+        bool fresh;               /* in the hold: not armed yet */
+        bool remapped;            /* called mremap: where it maps what must be looked up before the next cut */
+        uint64_t stuck_since_ns;  /* since when every disarm was refused (EAGAIN), or 0 */
+};
+
+/** context_new() - @uffd is consumed on success only. Return: 0 or -ENOMEM. */
+int context_new(int uffd, pid_t pid, struct context **ret);
+struct context *context_ref(struct context *context);
+void context_unref(struct context *context);
+
+/** context_find() - the mapping at an address, or NULL; logarithmic, safe on the fault path */
+struct mapping *context_find(const struct context *context, uint64_t address);
+
+/** context_add() - start to know a mapping. -EEXIST: it overlaps another one. -E2BIG: too many. -ENOMEM. */
+int context_add(struct context *context, const struct mapping *mapping);
+
+/** context_remove() - forget all that is mapped in a range, in part where it must be. 0, -E2BIG or -ENOMEM. */
+int context_remove(struct context *context, uint64_t address, uint64_t length);
+
+/** context_remove_region() - forget all mappings of a region */
+void context_remove_region(struct context *context, const struct region *region);
+
+/** context_move() - what was mapped at @from is at @to now. 0, -E2BIG, -ENOMEM, or -EEXIST. */
+int context_move(struct context *context, uint64_t from, uint64_t to, uint64_t length);
+
+/** context_copy_mappings() - take over the mappings of the process that forked this one */
+int context_copy_mappings(struct context *context, const struct context *parent);
+
+#endif
