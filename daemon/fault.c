@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/uffd.h"
+#include "daemon/clock.h"
+#include "daemon/cut.h"
+#include "daemon/events.h"
+
+#define FAULT_BATCH 64
+#define FAULT_REAP_MS 1000
+/* How long a refused disarm (EAGAIN) is tried again before the userfaultfd is closed instead, which always works. */
+#define FAULT_STUCK_NS NSEC_PER_SEC
+
+struct fault_call {
+        int (*function)(struct fault_thread *thread, void *data);
+        void *data;
+        int result;
+        sem_t done;
+        struct fault_call *next;
+};
+
+/* The page around an address: its start, and how long it is. */
+static uint64_t fault_page(const struct mapping *mapping, uint64_t address, uint64_t *ret_length) {
+        *ret_length = mapping ? mapping->region->page_bytes : CHUNK_PAGE_BYTES;
+        return address & ~(*ret_length - 1);
+}
+
+/*
+ * While a fork or mremap of the client is under way a disarm is refused, but a wake is not: the thread tries again,
+ * finds the page still armed, and we get a new message. Its content is saved by then.
+ */
+static void fault_answer(struct context *context, uint64_t address, uint64_t length, uint64_t now_ns) {
+        int r = uffd_disarm(context->uffd, address, length);
+
+        if (r == 0) {
+                context->stuck_since_ns = 0;
+                return;
+        }
+        if (r == -ESRCH) {
+                context->gone = true;
+                return;
+        }
+        if (r == -EAGAIN) {
+                if (context->stuck_since_ns == 0)
+                        context->stuck_since_ns = now_ns;
+                else if (now_ns - context->stuck_since_ns > FAULT_STUCK_NS)
+                        context->gone = true;
+        }
+        (void) uffd_wake(context->uffd, address, length);
+}
+
+static int fault_read_region(void *data, const struct iovec *iov, int n_iov, uint64_t offset) {
+        return region_read(data, iov, n_iov, offset);
+}
+
+/* Save a page. Returns false if its faults must stay unanswered until the sweep has come by. */
+static bool fault_capture(struct run *run, struct region *region, uint64_t page) {
+        uint32_t used;
+
+        if (!run_goes_on(run))
+                return true;
+        switch (capture_fault(&run->capture, region->index, page, fault_read_region, region)) {
+        case CAPTURE_SAVED:
+                run->pages_saved++;
+                used = pool_slots(run->capture.pool) - pool_slots_free(run->capture.pool);
+                if (used > run->slots_used_peak)
+                        run->slots_used_peak = used;
+                return true;
+        case CAPTURE_DUPLICATE:
+        case CAPTURE_LATE:
+                return true;
+        case CAPTURE_READ_FAILED:
+                run_stop(run, RUN_READ_FAILED, errno);
+                return true;
+        case CAPTURE_NO_SLOT:
+                if (run->policy == POOL_ABORT) {
+                        run_stop(run, RUN_POOL_SPENT, 0);
+                        return true;
+                }
+                capture_park(&run->capture, region->index, page);
+                return !capture_ask(&run->capture, region->index, page, clock_now_ns());
+        }
+        assert(false);
+        return true;
+}
+
+static void fault_serve(struct fault_thread *thread, struct context *context, uint64_t fault_address,
+                        uint64_t readable_ns) {
+        struct mapping *mapping = context_find(context, fault_address);
+        struct run *run = thread->run;
+        uint64_t length, address = fault_page(mapping, fault_address, &length), offset = 0, now_ns;
+
+        if (mapping)
+                offset = address - mapping->address + mapping->offset;
+        if (mapping && run && offset < run->capture.regions[mapping->region->index].bytes) {
+                if (thread->phase == FAULT_HOLD) {
+                        capture_park(&run->capture, mapping->region->index, offset / length);
+                        return;
+                }
+                if (thread->phase == FAULT_SERVE && !fault_capture(run, mapping->region, offset / length))
+                        return;
+        }
+        now_ns = clock_now_ns();
+        fault_answer(context, address, length, now_ns);
+        if (thread->phase == FAULT_SERVE)
+                histogram_add(&run->faults, clock_now_ns() - readable_ns);
+}
+
+/*
+ * A fork event comes with a descriptor. Where none is left the read fails and the client's fork would hang, so the
+ * event is read with the reserve, and the child goes untracked: which is remembered.
+ */
+static int fault_read_with_reserve(struct fault_thread *thread, struct context *context, struct uffd_msg *messages) {
+        int n;
+
+        close(thread->reserve_fd);
+        n = uffd_read(context->uffd, messages, FAULT_BATCH);
+        for (int i = 0; i < n; i++)
+                if (messages[i].event == UFFD_EVENT_FORK) {
+                        close((int) messages[i].arg.fork.ufd);
+                        messages[i].event = 0;
+                }
+        thread->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        thread->domain->untracked = "a process was forked when the daemon had no descriptor left (LimitNOFILE)";
+        if (thread->run)
+                run_stop(thread->run, RUN_UNTRACKED, 0);
+        return n;
+}
+
+/* Read once and treat what came. Returns the number of messages. */
+static int fault_read(struct fault_thread *thread, struct context *context, uint64_t readable_ns) {
+        struct uffd_msg messages[FAULT_BATCH];
+        int n = uffd_read(context->uffd, messages, FAULT_BATCH);
+
+        if (n == -EMFILE || n == -ENFILE)
+                n = fault_read_with_reserve(thread, context, messages);
+        for (int i = 0; i < n; i++) {
+                if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+                        fault_serve(thread, context, messages[i].arg.pagefault.address, readable_ns);
+                else
+                        event_handle(thread, context, &messages[i]);
+        }
+        return n;
+}
+
+void fault_drain(struct fault_thread *thread) {
+        uint64_t now_ns = clock_now_ns();
+
+        /* The list may grow at its end as we go. */
+        for (unsigned i = 0; i < thread->domain->n_contexts; i++)
+                while (fault_read(thread, thread->domain->contexts[i], now_ns) > 0)
+                        ;
+}
+
+int fault_retry(struct fault_thread *thread, int (*ioctl)(int uffd, uint64_t address, uint64_t length),
+                struct context *context, uint64_t address, uint64_t length, uint64_t deadline_ns) {
+        for (;;) {
+                int r = ioctl(context->uffd, address, length);
+
+                if (r != -EAGAIN || clock_now_ns() > deadline_ns)
+                        return r;
+                fault_drain(thread);
+        }
+}
+
+void fault_disarm_all(struct fault_thread *thread) {
+        struct domain *domain = thread->domain;
+
+        for (unsigned i = 0; i < domain->n_contexts; i++) {
+                struct context *context = domain->contexts[i];
+
+                /* Reading events may change the list of mappings: look each one up afresh. */
+                for (unsigned j = 0; j < context->n_mappings; j++) {
+                        struct mapping m = context->mappings[j];
+                        int r = fault_retry(thread, uffd_disarm, context, m.address, m.length,
+                                            clock_now_ns() + FAULT_STUCK_NS);
+
+                        if (r == -ESRCH || r == -EAGAIN)
+                                context->gone = true;
+                        else if (r < 0)
+                                (void) uffd_wake(context->uffd, m.address, m.length);
+                }
+        }
+}
+
+/* Answer all that is parked: save each page, as a fault would, and take its protection away wherever it is mapped. */
+static void fault_answer_parked(struct fault_thread *thread, bool save) {
+        struct run *run = thread->run;
+        unsigned region_index = 0;
+        uint64_t page = 0;
+
+        while (capture_unpark(&run->capture, &region_index, &page)) {
+                struct region *region;
+
+                TAILQ_FOREACH (region, &thread->domain->regions, link)
+                        if (region->index == region_index)
+                                break;
+                /* A page that is parked anew, for lack of a slot, has its bit again; go on behind it. */
+                if (!save || fault_capture(run, region, page)) {
+                        uint64_t offset = page * region->page_bytes;
+
+                        for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
+                                struct context *context = thread->domain->contexts[i];
+
+                                for (unsigned j = 0; j < context->n_mappings; j++) {
+                                        const struct mapping *m = &context->mappings[j];
+
+                                        if (m->region == region && offset >= m->offset &&
+                                            offset < m->offset + m->length)
+                                                fault_answer(context, m->address + (offset - m->offset),
+                                                             region->page_bytes, clock_now_ns());
+                                }
+                        }
+                }
+                page++;
+        }
+}
+
+/* Close what is of no use any more: the process is gone, or refuses every disarm. */
+static void fault_drop_gone(struct fault_thread *thread) {
+        struct domain *domain = thread->domain;
+
+        for (unsigned i = domain->n_contexts; i-- > 0;) {
+                struct context *context = domain->contexts[i];
+
+                if (!context->gone)
+                        continue;
+                (void) epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, context->uffd, NULL);
+                if (uffd_owner_is_alive(context->uffd)) {
+                        domain->untracked = "a process refused for a second to have its protection changed";
+                        if (thread->run)
+                                run_stop(thread->run, RUN_UNTRACKED, 0);
+                }
+                domain_drop_context(domain, i);
+        }
+        if (domain->n_contexts == 0 && !thread->told_empty && !thread->ends && !thread->run) {
+                thread->told_empty = true;
+                thread->on_empty(thread->on_empty_data);
+        }
+}
+
+static void fault_reap(struct fault_thread *thread) {
+        for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
+                struct context *context = thread->domain->contexts[i];
+
+                if (context->n_mappings == 0 || !uffd_owner_is_alive(context->uffd))
+                        context->gone = true;
+        }
+}
+
+static void fault_take_calls(struct fault_thread *thread) {
+        struct fault_call *call;
+        uint64_t count;
+
+        (void) !read(thread->wake_fd, &count, sizeof(count));
+        for (;;) {
+                pthread_mutex_lock(&thread->calls_lock);
+                call = thread->calls;
+                if (call)
+                        thread->calls = call->next;
+                pthread_mutex_unlock(&thread->calls_lock);
+                if (!call)
+                        return;
+                call->result = call->function(thread, call->data);
+                sem_post(&call->done);
+        }
+}
+
+static void *fault_main(void *data) {
+        struct fault_thread *thread = data;
+        struct epoll_event events[FAULT_BATCH];
+        uint64_t reaped_ns = clock_now_ns();
+
+        pthread_setname_np(pthread_self(), "fault");
+        while (!thread->ends) {
+                int n = epoll_wait(thread->epoll_fd, events, FAULT_BATCH, FAULT_REAP_MS);
+                uint64_t now_ns = clock_now_ns();
+                bool calls = false;
+
+                for (int i = 0; i < n; i++) {
+                        if (events[i].data.ptr)
+                                fault_read(thread, events[i].data.ptr, now_ns);
+                        else
+                                calls = true;
+                }
+                /* After the messages, since a call may drop contexts that are in `events`. */
+                if (calls)
+                        fault_take_calls(thread);
+                if (now_ns - reaped_ns > FAULT_REAP_MS * NSEC_PER_MSEC) {
+                        fault_reap(thread);
+                        reaped_ns = now_ns;
+                }
+                fault_drop_gone(thread);
+        }
+        return NULL;
+}
+
+int fault_watch(struct fault_thread *thread, struct context *context) {
+        struct epoll_event event = { .events = EPOLLIN, .data.ptr = context };
+
+        return epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, context->uffd, &event) < 0 ? -errno : 0;
+}
+
+static void fault_thread_release(struct fault_thread *thread) {
+        if (thread->epoll_fd >= 0)
+                close(thread->epoll_fd);
+        if (thread->wake_fd >= 0)
+                close(thread->wake_fd);
+        if (thread->reserve_fd >= 0)
+                close(thread->reserve_fd);
+        pthread_mutex_destroy(&thread->calls_lock);
+        free(thread);
+}
+
+int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *data, struct fault_thread **ret) {
+        struct epoll_event event = { .events = EPOLLIN, .data.ptr = NULL };
+        struct fault_thread *thread = calloc(1, sizeof(*thread));
+        int r;
+
+        if (!thread)
+                return -ENOMEM;
+        thread->domain = domain;
+        thread->on_empty = on_empty;
+        thread->on_empty_data = data;
+        pthread_mutex_init(&thread->calls_lock, NULL);
+        thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        thread->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (thread->epoll_fd < 0 || thread->wake_fd < 0 || thread->reserve_fd < 0 ||
+            epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) < 0) {
+                r = -errno;
+                fault_thread_release(thread);
+                return r;
+        }
+        r = -pthread_create(&thread->thread, NULL, fault_main, thread);
+        if (r < 0) {
+                fault_thread_release(thread);
+                return r;
+        }
+        *ret = thread;
+        return 0;
+}
+
+int fault_call(struct fault_thread *thread, int (*function)(struct fault_thread *thread, void *data), void *data) {
+        struct fault_call call = { .function = function, .data = data };
+        struct fault_call **last;
+        uint64_t one = 1;
+
+        sem_init(&call.done, 0, 0);
+        pthread_mutex_lock(&thread->calls_lock);
+        for (last = &thread->calls; *last; last = &(*last)->next)
+                ;
+        *last = &call;
+        pthread_mutex_unlock(&thread->calls_lock);
+        (void) !write(thread->wake_fd, &one, sizeof(one));
+        while (sem_wait(&call.done) < 0)
+                ;
+        sem_destroy(&call.done);
+        return call.result;
+}
+
+static int fault_on_stop(struct fault_thread *thread, void *data) {
+        struct domain *domain = thread->domain;
+
+        fault_disarm_all(thread);
+        for (unsigned i = 0; i < domain->n_contexts; i++) {
+                struct context *context = domain->contexts[i];
+
+                for (unsigned j = 0; j < context->n_mappings; j++) {
+                        const struct mapping *m = &context->mappings[j];
+
+                        (void) uffd_unregister(context->uffd, m->address, m->length);
+                        (void) uffd_wake(context->uffd, m->address, m->length);
+                }
+        }
+        thread->ends = true;
+        return 0;
+}
+
+void fault_thread_free(struct fault_thread *thread) {
+        if (!thread)
+                return;
+        fault_call(thread, fault_on_stop, NULL);
+        pthread_join(thread->thread, NULL);
+        fault_thread_release(thread);
+}
+
+struct fault_begin_call {
+        struct run *run;
+        struct error *error;
+};
+
+static int fault_on_begin(struct fault_thread *thread, void *data) {
+        struct fault_begin_call *begin = data;
+        int r;
+
+        assert(!thread->run);
+        thread->run = begin->run;
+        thread->phase = FAULT_HOLD;
+        r = cut_make(thread, begin->run, begin->error);
+        thread->phase = r < 0 ? FAULT_IDLE : FAULT_SERVE;
+        if (r < 0) {
+                /* Faults that come while we disarm are answered at once, so the parked ones may wait for the end of it.
+                 */
+                fault_disarm_all(thread);
+                fault_answer_parked(thread, false);
+                thread->run = NULL;
+        } else {
+                fault_answer_parked(thread, true);
+        }
+        return r;
+}
+
+int fault_begin(struct fault_thread *thread, struct run *run, struct error *error) {
+        return fault_call(thread, fault_on_begin, &(struct fault_begin_call){ run, error });
+}
+
+static int fault_on_end(struct fault_thread *thread, void *data) {
+        thread->phase = FAULT_IDLE;
+        if (*(bool *) data)
+                fault_disarm_all(thread);
+        fault_answer_parked(thread, false);
+        thread->run = NULL;
+        return 0;
+}
+
+void fault_end(struct fault_thread *thread, bool disarm) {
+        fault_call(thread, fault_on_end, &disarm);
+}
