@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LIVESNAP_DAEMON_CENSUS_H
+#define LIVESNAP_DAEMON_CENSUS_H
+
+/*
+ * Before a cut: who else could write to the regions? Looks through the mappings, and for tmpfs files the descriptors,
+ * of all processes, and says for each region what can be guaranteed.
+ */
+
+#include "common/error.h"
+#include "daemon/fault.h"
+
+struct census {
+        unsigned n_unreadable; /* processes that could not be looked into */
+        unsigned n_foreign;    /* descriptors, open for writing, that processes hold which are not tracked */
+        pid_t foreign_pid;     /* one of them */
+};
+
+/**
+ * census_take() - look, and set the guarantee of every region
+ *
+ * A mapping that a tracked process has made by mremap() comes under its userfaultfd. Regions that are sealed need no
+ * look, unless a process remapped. Called on a thread that may block, never in the hold.
+ * Return: 0, or -1 with *error set (UntrackedWriter) when a process maps a region writable and is not tracked.
+ */
+int census_take(struct fault_thread *thread, struct census *ret, struct error *error);
+
+#endif

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "daemon/census.h"
+#include "daemon/clock.h"
+#include "daemon/image_writer.h"
+#include "daemon/removal.h"
+#include "daemon/sweep.h"
+
+struct snapshot {
+        struct snapshot_spec spec; /* name owned, or NULL */
+        struct domain *domain;     /* borrowed */
+        pthread_t thread;
+        uint64_t started_ns;
+
+        struct run run;
+        struct census census;
+        struct pool_share share;
+        struct image_writer *writer;
+        uint64_t pages_discarded;
+
+        _Atomic int state; /* enum snapshot_state */
+        _Atomic uint64_t bytes_done;
+        _Atomic uint64_t bytes_total;
+
+        json_t *result; /* owned */
+        struct error error;
+};
+
+static void snapshot_set_state(struct snapshot *snapshot, enum snapshot_state state) {
+        atomic_store(&snapshot->state, state);
+}
+
+static int snapshot_explain_stop(struct snapshot *snapshot) {
+        struct error *error = &snapshot->error;
+        int error_number = atomic_load(&snapshot->run.stop_errno);
+
+        switch ((enum run_stop) atomic_load(&snapshot->run.stop)) {
+        case RUN_GOES_ON:
+                break;
+        case RUN_CANCELLED:
+                return error_set(error, ERROR_CANCELLED, "The snapshot was cancelled.");
+        case RUN_POOL_SPENT:
+                return error_set(
+                        error, ERROR_POOL_SPENT,
+                        "The program wrote faster than the disk, until the pool of %llu MiB was spent, and the "
+                        "policy is to give up then: use a larger --pool-size, or --pool-policy throttle.",
+                        (unsigned long long) (pool_bytes(snapshot->spec.pool) >> 20));
+        case RUN_READ_FAILED:
+                return error_set(error, ERROR_INTERNAL, "Cannot read the memory of domain %s: %s.",
+                                 snapshot->domain->name, strerror(error_number));
+        case RUN_UNTRACKED:
+                return error_set(error, ERROR_UNTRACKED_WRITER,
+                                 "In the course of the snapshot %s: detach domain %s and attach it again.",
+                                 snapshot->domain->untracked, snapshot->domain->name);
+        case RUN_REMAPPED:
+                return error_set(error, ERROR_UNTRACKED_WRITER,
+                                 "A process of domain %s called mremap() in the course of the snapshot, so what it "
+                                 "wrote since cannot be told: take the snapshot again.",
+                                 snapshot->domain->name);
+        case RUN_NO_MEMORY:
+                return error_set(error, ERROR_INTERNAL, "Out of memory in the course of the snapshot.");
+        }
+        return 0;
+}
+
+static void snapshot_release_chunk(void *data, struct chunk *chunk) {
+        struct snapshot *snapshot = data;
+
+        pool_give_chunk(&snapshot->share, chunk);
+}
+
+static void snapshot_on_progress(void *data, uint64_t bytes_swept) {
+        struct snapshot *snapshot = data;
+
+        atomic_store_explicit(&snapshot->bytes_done, bytes_swept, memory_order_relaxed);
+}
+
+static int snapshot_open_writer(struct snapshot *snapshot) {
+        struct domain *domain = snapshot->domain;
+        struct image_writer_region *regions = calloc(domain->n_regions, sizeof(*regions));
+        struct region *region;
+        int r;
+
+        if (!regions)
+                return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory.");
+        TAILQ_FOREACH (region, &domain->regions, link)
+                regions[region->index] = (struct image_writer_region){ region->name, region->bytes };
+
+        r = image_writer_new(snapshot->spec.store,
+                             &(struct image_writer_spec){
+                                     .domain = domain->name,
+                                     .name = snapshot->spec.name,
+                                     .uid = snapshot->spec.uid,
+                                     .n_regions = domain->n_regions,
+                                     .regions = regions,
+                                     .max_rate = snapshot->spec.max_rate,
+                                     .release = snapshot_release_chunk,
+                                     .data = snapshot,
+                             },
+                             &snapshot->writer, &snapshot->error);
+        free(regions);
+        return r;
+}
+
+static int snapshot_prepare_capture(struct snapshot *snapshot) {
+        struct domain *domain = snapshot->domain;
+        struct region *region;
+
+        if (capture_init(&snapshot->run.capture, snapshot->spec.pool, domain->n_regions) < 0)
+                return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory.");
+        TAILQ_FOREACH (region, &domain->regions, link) {
+                if (region->page_bytes / POOL_SLOT_BYTES > pool_slots(snapshot->spec.pool))
+                        return error_set(&snapshot->error, ERROR_BAD_REQUEST,
+                                         "The pool is too small for huge pages: use a larger --pool-size.");
+                if (capture_add_region(&snapshot->run.capture, region->index, region->bytes, region->page_bytes,
+                                       region->guarantee != GUARANTEE_SEALED) < 0)
+                        return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory for the state of the pages.");
+        }
+        if (removal_watch_new(domain, &snapshot->run.removal) < 0)
+                return error_set(&snapshot->error, ERROR_INTERNAL,
+                                 "Cannot watch for removed content: no inotify instance is left "
+                                 "(fs.inotify.max_user_instances).");
+        return 0;
+}
+
+static int snapshot_prepare(struct snapshot *snapshot) {
+        const char *untracked = snapshot->domain->untracked;
+        struct region *region;
+        uint64_t total = 0;
+
+        if (untracked)
+                return error_set(&snapshot->error, ERROR_UNTRACKED_WRITER,
+                                 "Domain %s may be written untracked, since %s: detach it and attach it again.",
+                                 snapshot->domain->name, untracked);
+        if (TAILQ_EMPTY(&snapshot->domain->regions))
+                return error_set(&snapshot->error, ERROR_NO_SUCH_REGION, "Domain %s has no regions.",
+                                 snapshot->domain->name);
+        TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
+                if (region_refresh(region, &snapshot->error) < 0)
+                        return -1;
+                total += region->bytes;
+        }
+        atomic_store(&snapshot->bytes_total, total);
+        if (!pool_share_init(&snapshot->share, snapshot->spec.pool))
+                return error_set(&snapshot->error, ERROR_LIMIT_EXCEEDED,
+                                 "Too many snapshots are being taken at once for the size of the pool: wait, or use a "
+                                 "larger --pool-size.");
+        if (snapshot_open_writer(snapshot) < 0 ||
+            census_take(snapshot->spec.thread, &snapshot->census, &snapshot->error) < 0)
+                return -1;
+        return snapshot_prepare_capture(snapshot);
+}
+
+/* Was content removed from this region before it was saved? */
+static int snapshot_check_region(struct snapshot *snapshot, struct region *region) {
+        struct capture_region *captured = &snapshot->run.capture.regions[region->index];
+        bool modified, shrunk;
+        uint64_t doubtful = 0, first = 0;
+
+        if (region->guarantee == GUARANTEE_SEALED)
+                return 0;
+        modified = removal_watch_modified(snapshot->run.removal, region);
+        shrunk = removal_watch_shrunk(snapshot->run.removal, region);
+        for (uint64_t i = 0; i < captured->n_chunks; i++) {
+                const struct capture_chunk *chunk = &captured->chunks[i];
+
+                if (!chunk->suspect || !(modified || shrunk || chunk->removed))
+                        continue;
+                if (doubtful++ == 0)
+                        first = i;
+        }
+        if (region->discard_zero) {
+                snapshot->pages_discarded += doubtful;
+                return 0;
+        }
+        if (doubtful)
+                return error_set(
+                        &snapshot->error, ERROR_CONTENT_LOST,
+                        "Content was removed from region %s (near offset %#llx) before it could be saved, by a "
+                        "hole punched or a truncation: try again, or attach with --discard zero if what is "
+                        "removed was free at the time of the snapshot.",
+                        region->name, (unsigned long long) first * CHUNK_BYTES);
+        if (modified)
+                return error_set(
+                        &snapshot->error, ERROR_CONTENT_LOST,
+                        "Region %s was written or punched through a descriptor while it was being saved, which "
+                        "cannot be tracked: try again, or have the program write through its mapping.",
+                        region->name);
+        return 0;
+}
+
+static int snapshot_check_content(struct snapshot *snapshot) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &snapshot->domain->regions, link)
+                if (snapshot_check_region(snapshot, region) < 0)
+                        return -1;
+        return 0;
+}
+
+static json_t *snapshot_make_warnings(const struct snapshot *snapshot) {
+        json_t *warnings = json_array();
+
+        if (snapshot->census.n_unreadable)
+                json_array_append_new(warnings, json_sprintf("%u processes could not be looked into for writers that "
+                                                             "are not tracked",
+                                                             snapshot->census.n_unreadable));
+        if (snapshot->census.n_foreign)
+                json_array_append_new(warnings,
+                                      json_sprintf("process %d, which is not tracked, has a region open for "
+                                                   "writing (%u descriptors in all)",
+                                                   (int) snapshot->census.foreign_pid, snapshot->census.n_foreign));
+        if (snapshot->pages_discarded)
+                json_array_append_new(warnings,
+                                      json_sprintf("content of %llu chunks was removed before it was saved and "
+                                                   "counts as zero",
+                                                   (unsigned long long) snapshot->pages_discarded));
+        return warnings;
+}
+
+static double snapshot_quantile_us(const struct snapshot *snapshot, double q) {
+        return (double) histogram_quantile(&snapshot->run.faults, q) / (double) NSEC_PER_USEC;
+}
+
+static json_t *snapshot_make_figures(struct snapshot *snapshot) {
+        const struct run *run = &snapshot->run;
+        enum guarantee guarantee = GUARANTEE_SEALED;
+        json_t *regions = json_array();
+        struct region *region;
+
+        TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
+                if (region->guarantee < guarantee)
+                        guarantee = region->guarantee;
+                json_array_append_new(regions, json_pack("{s:i}", "mappings",
+                                                         (int) domain_count(snapshot->domain, region).n_mappings));
+        }
+        return json_pack(
+                "{s:s, s:o, s:I, s:I, s:I, s:I, s:{s:f, s:f, s:f, s:f}, s:I, s:I, s:o}", "guarantee",
+                guarantee_name(guarantee), "regions", regions, "arm_us", (json_int_t) (run->arm_ns / NSEC_PER_USEC),
+                "hold_us", (json_int_t) (run->hold_ns / NSEC_PER_USEC), "pages_fault", (json_int_t) run->pages_fault,
+                "pages_sweep", (json_int_t) run->pages_read, "fault_us", "p50", snapshot_quantile_us(snapshot, 0.5),
+                "p99", snapshot_quantile_us(snapshot, 0.99), "p999", snapshot_quantile_us(snapshot, 0.999), "max",
+                (double) run->faults.max_ns / (double) NSEC_PER_USEC, "throttled_us",
+                (json_int_t) (run->throttled_ns / NSEC_PER_USEC), "pool_peak_bytes",
+                (json_int_t) run->slots_used_peak * POOL_SLOT_BYTES, "warnings", snapshot_make_warnings(snapshot));
+}
+
+static int snapshot_drain(struct snapshot *snapshot) {
+        struct sweep sweep = {
+                .domain = snapshot->domain,
+                .run = &snapshot->run,
+                .share = &snapshot->share,
+                .writer = snapshot->writer,
+                .progress = snapshot_on_progress,
+                .data = snapshot,
+        };
+        bool complete;
+
+        snapshot_set_state(snapshot, SNAPSHOT_DRAINING);
+        complete = sweep_run(&sweep);
+        /* From here on no client waits for this snapshot, however long the disk takes. */
+        fault_end(snapshot->spec.thread, !complete);
+        return complete ? 0 : -1;
+}
+
+static int snapshot_take(struct snapshot *snapshot) {
+        json_t *figures;
+        int r;
+
+        if (snapshot_prepare(snapshot) < 0 || fault_begin(snapshot->spec.thread, &snapshot->run, &snapshot->error) < 0)
+                return -1;
+        if (snapshot_drain(snapshot) < 0) {
+                if (snapshot_explain_stop(snapshot) == 0)
+                        (void) image_writer_flush(snapshot->writer, &snapshot->error);
+                return -1;
+        }
+        if (snapshot_check_content(snapshot) < 0 || snapshot_explain_stop(snapshot) < 0)
+                return -1;
+        snapshot_set_state(snapshot, SNAPSHOT_PUBLISHING);
+        if (image_writer_flush(snapshot->writer, &snapshot->error) < 0 || snapshot_explain_stop(snapshot) < 0)
+                return -1;
+        figures = snapshot_make_figures(snapshot);
+        if (!figures)
+                return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory.");
+        r = image_writer_publish(snapshot->writer, figures, snapshot->started_ns, &snapshot->result, &snapshot->error);
+        json_decref(figures);
+        return r;
+}
+
+static void *snapshot_main(void *data) {
+        struct snapshot *snapshot = data;
+
+        pthread_setname_np(pthread_self(), "snapshot");
+        (void) snapshot_take(snapshot);
+        image_writer_free(snapshot->writer);
+        pool_share_deinit(&snapshot->share);
+        capture_deinit(&snapshot->run.capture);
+        removal_watch_free(snapshot->run.removal);
+        snapshot_set_state(snapshot, SNAPSHOT_ENDED);
+        snapshot->spec.ended(snapshot->spec.data);
+        return NULL;
+}
+
+static void snapshot_free(struct snapshot *snapshot) {
+        json_decref(snapshot->result);
+        free((char *) snapshot->spec.name);
+        free(snapshot);
+}
+
+int snapshot_start(const struct snapshot_spec *spec, struct snapshot **ret, struct error *error) {
+        struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
+
+        if (!snapshot)
+                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+        snapshot->started_ns = clock_now_ns();
+        snapshot->spec = *spec;
+        snapshot->spec.name = spec->name ? strdup(spec->name) : NULL;
+        snapshot->domain = spec->thread->domain;
+        snapshot->run.policy = spec->policy;
+        snapshot->run.max_hold_ns = spec->max_hold_ns;
+        if ((spec->name && !snapshot->spec.name) ||
+            pthread_create(&snapshot->thread, NULL, snapshot_main, snapshot) != 0) {
+                snapshot_free(snapshot);
+                return error_set(error, ERROR_INTERNAL, "Cannot start a thread for the snapshot.");
+        }
+        *ret = snapshot;
+        return 0;
+}
+
+void snapshot_cancel(struct snapshot *snapshot) {
+        run_stop(&snapshot->run, RUN_CANCELLED, 0);
+}
+
+struct snapshot_progress snapshot_get_progress(const struct snapshot *snapshot) {
+        return (struct snapshot_progress){
+                .state = (enum snapshot_state) atomic_load(&snapshot->state),
+                .bytes_done = atomic_load_explicit(&snapshot->bytes_done, memory_order_relaxed),
+                .bytes_total = atomic_load_explicit(&snapshot->bytes_total, memory_order_relaxed),
+        };
+}
+
+int snapshot_finish(struct snapshot *snapshot, json_t **ret, struct error *error) {
+        int r = -1;
+
+        pthread_join(snapshot->thread, NULL);
+        if (snapshot->result) {
+                *ret = STEAL_PTR(snapshot->result);
+                r = 0;
+        } else {
+                error_set(error, snapshot->error.kind ? snapshot->error.kind : ERROR_INTERNAL, "%s",
+                          snapshot->error.kind ? snapshot->error.message : "The snapshot ended without a result.");
+        }
+        snapshot_free(snapshot);
+        return r;
+}
