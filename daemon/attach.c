@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/attach.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/proc_maps.h"
+#include "common/uffd.h"
+
+#define ATTACH_FEATURES                                                                               \
+        (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_FORK | \
+         UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
+
+struct attach {
+        struct registry_entry *entry;
+        struct attach_request *request;
+        unsigned n_contexts;
+        struct context **contexts; /* one for each userfaultfd; references */
+        struct error *error;
+};
+
+void attach_request_deinit(struct attach_request *request) {
+        for (unsigned i = 0; i < request->n_regions; i++)
+                if (request->regions[i].object >= 0)
+                        close(request->regions[i].object);
+        for (unsigned i = 0; i < request->n_uffds; i++)
+                if (request->uffds[i].fd >= 0)
+                        close(request->uffds[i].fd);
+        free(request->regions);
+        free(request->mappings);
+        free(request->uffds);
+        *request = (struct attach_request){ 0 };
+}
+
+static int attach_find_regions(struct attach *attach) {
+        struct attach_request *request = attach->request;
+
+        for (unsigned i = 0; i < request->n_regions; i++) {
+                struct attach_region *wanted = &request->regions[i];
+                struct region *known;
+
+                if (region_new(steal_fd(&wanted->object), &wanted->region, attach->error) < 0)
+                        return -1;
+                known = domain_find_region(attach->entry->domain, wanted->region->device, wanted->region->inode);
+                for (unsigned j = 0; j < i; j++)
+                        if (request->regions[j].region->device == wanted->region->device &&
+                            request->regions[j].region->inode == wanted->region->inode)
+                                return error_set(attach->error, ERROR_BAD_REQUEST,
+                                                 "Two of the regions are the same object.");
+                if (known) {
+                        region_free(wanted->region);
+                        wanted->region = known;
+                        continue;
+                }
+                wanted->is_new = true;
+                wanted->region->discard_zero = wanted->discard_zero;
+        }
+        return 0;
+}
+
+/* Does the process map the object there, shared, over the whole range? */
+static bool attach_is_mapped(const struct proc_maps *maps, const struct attach_mapping *mapping,
+                             const struct region *region) {
+        uint64_t at = mapping->address, end = mapping->address + mapping->length;
+
+        while (at < end) {
+                const struct proc_map *map = proc_maps_find(maps, at);
+
+                if (!map || !map->shared || map->dev != region->device || map->inode != region->inode ||
+                    map->offset + (at - map->start) != mapping->offset + (at - mapping->address))
+                        return false;
+                at = map->end;
+        }
+        return true;
+}
+
+static int attach_check_mapping(struct attach *attach, const struct attach_mapping *mapping,
+                                const struct proc_maps *maps, pid_t pid) {
+        const struct region *region = attach->request->regions[mapping->region].region;
+        uint64_t mask = region->page_bytes - 1, end;
+
+        if (mapping->length == 0 || ((mapping->address | mapping->length | mapping->offset) & mask) ||
+            __builtin_add_overflow(mapping->address, mapping->length, &end) ||
+            __builtin_add_overflow(mapping->offset, mapping->length, &end))
+                return error_set(attach->error, ERROR_BAD_MAPPING,
+                                 "The mapping at %#llx, %llu bytes, is not made of whole pages.",
+                                 (unsigned long long) mapping->address, (unsigned long long) mapping->length);
+        if (!attach_is_mapped(maps, mapping, region))
+                return error_set(attach->error, ERROR_BAD_MAPPING,
+                                 "Process %d does not map the object at %#llx, %llu bytes, as it was said to.",
+                                 (int) pid, (unsigned long long) mapping->address,
+                                 (unsigned long long) mapping->length);
+        return 0;
+}
+
+static int attach_explain_maps(struct attach *attach, pid_t pid, int r) {
+        if (r == -ESRCH)
+                return error_set(attach->error, ERROR_BAD_MAPPING, "Process %d is gone.", (int) pid);
+        return error_set(attach->error, ERROR_PERMISSION_DENIED,
+                         "Cannot look at the mappings of process %d (%s): livesnapd needs CAP_SYS_PTRACE.", (int) pid,
+                         strerror(-r));
+}
+
+static int attach_handshake(struct attach *attach, int uffd) {
+        char path[64], target[64];
+        ssize_t n;
+        int r;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", uffd);
+        n = readlink(path, target, sizeof(target) - 1);
+        target[n < 0 ? 0 : n] = '\0';
+        if (strcmp(target, "anon_inode:[userfaultfd]") != 0)
+                return error_set(attach->error, ERROR_BAD_MAPPING, "A descriptor that should be a userfaultfd is not.");
+        if (fcntl(uffd, F_SETFL, O_NONBLOCK) < 0)
+                return error_set(attach->error, ERROR_BAD_MAPPING, "Cannot make the userfaultfd non-blocking: %s.",
+                                 strerror(errno));
+        r = uffd_handshake(uffd, ATTACH_FEATURES, NULL);
+        if (r == 0)
+                return 0;
+        if (r == -EPERM)
+                return error_set(attach->error, ERROR_PERMISSION_DENIED,
+                                 "The kernel does not let livesnapd follow forks: it needs CAP_SYS_PTRACE (run it as "
+                                 "root or by its systemd unit).");
+        return error_set(attach->error, r == -EINVAL || r == -EOPNOTSUPP ? ERROR_KERNEL_UNSUPPORTED : ERROR_BAD_MAPPING,
+                         "The userfaultfd cannot be used (%s): it was used before, or the kernel is too old (5.19 or "
+                         "later is needed; 'livesnap doctor' tells).",
+                         strerror(-r));
+}
+
+static int attach_register(struct attach *attach, struct context *context, const struct attach_mapping *wanted) {
+        struct mapping mapping = {
+                .address = wanted->address,
+                .length = wanted->length,
+                .offset = wanted->offset,
+                .region = attach->request->regions[wanted->region].region,
+        };
+        int r = context_add(context, &mapping);
+
+        if (r == -EEXIST)
+                return error_set(attach->error, ERROR_BAD_MAPPING, "Two of the mappings overlap at %#llx.",
+                                 (unsigned long long) wanted->address);
+        if (r < 0)
+                return error_set(attach->error, ERROR_LIMIT_EXCEEDED, "Process %d has too many mappings.",
+                                 (int) context->pid);
+        r = uffd_register_wp(context->uffd, wanted->address, wanted->length);
+        if (r == -EBUSY)
+                return error_set(attach->error, ERROR_BUSY,
+                                 "The memory of process %d at %#llx is under a userfaultfd already: it is attached, or "
+                                 "the program uses userfaultfd itself.",
+                                 (int) context->pid, (unsigned long long) wanted->address);
+        if (r == -EPERM)
+                return error_set(attach->error, ERROR_BAD_MAPPING,
+                                 "Process %d cannot write the memory at %#llx and never will: it needs no tracking.",
+                                 (int) context->pid, (unsigned long long) wanted->address);
+        if (r < 0)
+                return error_set(attach->error, ERROR_BAD_MAPPING,
+                                 "Cannot register the memory of process %d at %#llx: %s.", (int) context->pid,
+                                 (unsigned long long) wanted->address, strerror(-r));
+        return 0;
+}
+
+static int attach_uffd(struct attach *attach, unsigned index) {
+        struct attach_uffd *uffd = &attach->request->uffds[index];
+        struct proc_maps maps = { 0 };
+        int r = proc_maps_read(uffd->pid, PROC_MAPS_SHARED, &maps);
+
+        if (r < 0)
+                return attach_explain_maps(attach, uffd->pid, r);
+        r = attach_handshake(attach, uffd->fd);
+        if (r == 0 && context_new(uffd->fd, uffd->pid, &attach->contexts[index]) < 0)
+                r = error_set(attach->error, ERROR_INTERNAL, "Out of memory.");
+        if (r == 0)
+                uffd->fd = -1;
+        for (unsigned i = 0; i < attach->request->n_mappings && r == 0; i++) {
+                const struct attach_mapping *mapping = &attach->request->mappings[i];
+
+                if (mapping->uffd != index)
+                        continue;
+                r = attach_check_mapping(attach, mapping, &maps, uffd->pid);
+                if (r == 0)
+                        r = attach_register(attach, attach->contexts[index], mapping);
+        }
+        proc_maps_deinit(&maps);
+        return r;
+}
+
+/* On the fault thread. From here on nothing can fail but for want of memory or descriptors. */
+static int attach_on_commit(struct fault_thread *thread, void *data) {
+        struct attach *attach = data;
+        unsigned n_before = thread->domain->n_contexts;
+
+        for (unsigned i = 0; i < attach->n_contexts; i++) {
+                int r = fault_watch(thread, attach->contexts[i]);
+
+                if (r == 0)
+                        r = domain_add_context(thread->domain, attach->contexts[i]);
+                if (r == 0) {
+                        attach->contexts[i] = NULL;
+                        continue;
+                }
+                while (thread->domain->n_contexts > n_before)
+                        domain_drop_context(thread->domain, thread->domain->n_contexts - 1);
+                return r;
+        }
+        thread->told_empty = false;
+        atomic_store(&attach->entry->empty, false);
+        for (unsigned i = 0; i < attach->request->n_regions; i++) {
+                struct attach_region *region = &attach->request->regions[i];
+
+                if (!region->is_new)
+                        continue;
+                registry_name_region(attach->entry, region->region, region->name);
+                domain_add_region(thread->domain, STEAL_PTR(region->region));
+        }
+        return 0;
+}
+
+static int attach_try(struct attach *attach) {
+        struct attach_request *request = attach->request;
+        int r;
+
+        attach->contexts = calloc(request->n_uffds + 1, sizeof(struct context *));
+        if (!attach->contexts)
+                return error_set(attach->error, ERROR_INTERNAL, "Out of memory.");
+        attach->n_contexts = request->n_uffds;
+        if (attach_find_regions(attach) < 0)
+                return -1;
+        if (attach->entry->domain->n_regions + request->n_regions > DOMAIN_REGIONS_MAX)
+                return error_set(attach->error, ERROR_LIMIT_EXCEEDED, "A domain has at most %u regions.",
+                                 DOMAIN_REGIONS_MAX);
+        for (unsigned i = 0; i < request->n_uffds; i++)
+                if (attach_uffd(attach, i) < 0)
+                        return -1;
+        r = fault_call(attach->entry->thread, attach_on_commit, attach);
+        if (r < 0)
+                return error_set(attach->error, ERROR_LIMIT_EXCEEDED,
+                                 "Cannot track any more processes in domain %s: %s.", attach->entry->domain->name,
+                                 strerror(-r));
+        return 0;
+}
+
+int attach_all(struct registry_entry *entry, struct attach_request *request, struct error *error) {
+        struct attach attach = { .entry = entry, .request = request, .error = error };
+        int r = attach_try(&attach);
+
+        for (unsigned i = 0; i < attach.n_contexts; i++)
+                context_unref(attach.contexts[i]);
+        free(attach.contexts);
+        for (unsigned i = 0; i < request->n_regions; i++)
+                if (request->regions[i].is_new)
+                        region_free(request->regions[i].region);
+        return r;
+}

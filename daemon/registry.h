@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LIVESNAP_DAEMON_REGISTRY_H
+#define LIVESNAP_DAEMON_REGISTRY_H
+
+/* The domains that there are, by name, and their fault threads. Main thread only, but for what is said of @on_empty. */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <jansson.h>
+
+#include "common/error.h"
+#include "daemon/fault.h"
+
+#define REGISTRY_DOMAINS_MAX 256u
+
+struct registry_entry {
+        struct domain *domain; /* owned */
+        struct fault_thread *thread;
+        uint64_t job; /* that is taking a snapshot of it, or 0: then nothing may be attached or detached */
+        atomic_bool empty;
+        struct registry *registry;
+        TAILQ_ENTRY(registry_entry) link;
+};
+
+struct registry;
+
+/** registry_new() - @on_empty is called on a fault thread when a domain's last process is gone; see registry_reap() */
+int registry_new(void (*on_empty)(void *data), void *data, struct registry **ret);
+
+/** registry_free() - let go of everything */
+void registry_free(struct registry *registry);
+
+/** registry_find() - NULL with *error set (NoSuchDomain) if there is none of that name, or it is not @uid's to use */
+struct registry_entry *registry_find(struct registry *registry, const char *name, uid_t uid, struct error *error);
+
+/** registry_find_or_add() - the same, and make it where it does not exist */
+struct registry_entry *registry_find_or_add(struct registry *registry, const char *name, uid_t uid, bool *ret_new,
+                                            struct error *error);
+
+/** registry_remove() - disarm, let go and forget a domain */
+void registry_remove(struct registry_entry *entry);
+
+/** registry_reap() - remove the domains whose processes are all gone and of which no snapshot is being taken */
+void registry_reap(struct registry *registry);
+
+/** registry_name_region() - a name for a new region of the domain: the one the same object had before, where it had one
+ */
+void registry_name_region(struct registry_entry *entry, struct region *region, const char *wish);
+
+/** registry_detach_region() - disarm, let go and forget one region */
+void registry_detach_region(struct registry_entry *entry, struct region *region);
+
+unsigned registry_count(const struct registry *registry);
+
+/** registry_list() - array of the type Domain of io.livesnap, of what @uid may see */
+json_t *registry_list(struct registry *registry, uid_t uid);
+
+/** registry_entry_json() - the type Domain of io.livesnap */
+json_t *registry_entry_json(struct registry_entry *entry);
+
+#endif
