@@ -22,8 +22,7 @@ static bool stderr_is_journal(void) {
 }
 
 /* In one write, so that the lines of several threads do not mix. */
-__attribute__((format(printf, 2, 0))) static void log_line(const char *priority, const char *format,
-                                                           va_list arguments) {
+static void log_line(const char *priority, const char *format, va_list arguments) {
         char text[LOG_LINE_BYTES];
 
         vsnprintf(text, sizeof(text), format, arguments);
