@@ -58,9 +58,10 @@ def build():
 def read_cmocka(program, said):
     """The single tests of a unit test program, or nothing where it did not get as far as to run them."""
     verdicts = {"OK": "passed", "FAILED": "failed", "SKIPPED": "skipped"}
-    found = dict((name, word) for word, name in re.findall(r"^\[ +(OK|FAILED|SKIPPED) +\] (\w+)$", said, re.MULTILINE))
+    found = {name: word for word, name in re.findall(r"^\[ +(OK|FAILED|SKIPPED) +\] (\w+)$", said, re.MULTILINE)}
+    reasons = dict(re.findall(r"^\[ RUN +\] (\w+)\nskipped: (.*)$", said, re.MULTILINE))
     for name, word in found.items():
-        yield Outcome(verdicts[word], f"{program}::{name}", said if word == "FAILED" else "")
+        yield Outcome(verdicts[word], f"{program}::{name}", said if word == "FAILED" else reasons.get(name, ""))
 
 
 def read_meson_log():
