@@ -38,10 +38,16 @@ const char *cli_get_option(const struct cli *cli, const char *name) {
         return NULL;
 }
 
+static bool ends_sentence(const char *message) {
+        size_t length = strlen(message);
+
+        return length > 0 && strchr(".!?", message[length - 1]);
+}
+
 static int say_failure(const struct cli *cli, int status, const char *name, const char *message) {
         if (cli->json)
                 cli_print_json(cli, json_pack("{s:s, s:s}", "error", name, "message", message));
-        fprintf(stderr, "livesnap: %s\n", message);
+        fprintf(stderr, "livesnap: %s%s\n", message, ends_sentence(message) ? "" : ".");
         return status;
 }
 

@@ -106,7 +106,7 @@ static int run_doctor(struct cli *cli) {
                 print_checks(&checks);
         }
         if (!works)
-                fprintf(stderr, "livesnap: livesnap cannot work here: %s\n", error.message);
+                fprintf(stderr, "livesnap: livesnap cannot work here: %s.\n", error.message);
         return works ? CLI_OK : CLI_FAILED;
 }
 
