@@ -12,9 +12,13 @@
 
 #include "common/checksum.h"
 #include "common/cleanup.h"
+#include "common/readahead.h"
 #include "common/sums.h"
 
 #define NOWHERE UINT64_MAX
+
+/* Chunks that are read at the same time: enough for a disk to have always one to read while another is looked at. */
+#define READ_DEPTH 6
 
 /* A file and where its next data is. */
 struct image_file {
@@ -28,11 +32,15 @@ struct image_reader {
         uint64_t bytes;
         uint64_t expected_digest;
         struct image_file image, sums;
-        uint64_t next_block;
+        uint64_t next_block; /* to ask for */
+        bool at_end;         /* all have been asked for */
+        struct readahead *readahead;
+        uint64_t asked[READ_DEPTH]; /* which blocks are in it; asked[first] is the next to come out */
+        unsigned first;
+        unsigned n_asked;
         uint64_t digest;    /* of the blocks so far */
         uint64_t *block;    /* sums as they are in the file; LIVESNAP_SUMS_BLOCK_BYTES, owned */
         uint64_t *computed; /* likewise, of the data */
-        uint8_t *data;      /* LIVESNAP_SUMS_BLOCK_COVERS, owned */
 };
 
 static int read_failed(const struct image_reader *reader, const struct image_file *file, uint64_t offset, int code,
@@ -96,8 +104,8 @@ int image_reader_new(const struct manifest *manifest, unsigned region, int image
 
         reader->block = aligned_alloc(LIVESNAP_SUMS_BLOCK_BYTES, LIVESNAP_SUMS_BLOCK_BYTES);
         reader->computed = malloc(LIVESNAP_SUMS_BLOCK_BYTES);
-        reader->data = aligned_alloc(LIVESNAP_FORMAT_PAGE_BYTES, LIVESNAP_SUMS_BLOCK_COVERS);
-        if (!reader->block || !reader->computed || !reader->data)
+        if (!reader->block || !reader->computed ||
+            readahead_new(READ_DEPTH, LIVESNAP_SUMS_BLOCK_COVERS, true, &reader->readahead) < 0)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
 
         if (size_check(reader, &reader->image, reader->bytes, error) < 0 ||
@@ -170,14 +178,54 @@ static int block_check(const struct image_reader *reader, const struct image_chu
         return 0;
 }
 
-int image_reader_next(struct image_reader *reader, struct image_chunk *ret, struct error *error) {
-        struct image_chunk chunk = { .data = reader->data, .sums = reader->block };
-        uint64_t block;
-        size_t padded;
+static void chunk_place(const struct image_reader *reader, uint64_t block, struct image_chunk *ret) {
+        ret->offset = block * LIVESNAP_SUMS_BLOCK_COVERS;
+        ret->bytes = LIVESNAP_SUMS_BLOCK_COVERS;
+        if (reader->bytes - ret->offset < ret->bytes)
+                ret->bytes = (uint32_t) (reader->bytes - ret->offset);
+        ret->pages = (uint32_t) sums_pages(ret->bytes);
+}
 
-        if (next_block(reader, &block, error) < 0)
+/* Asks for chunks until enough of them are on their way. */
+static int ask_ahead(struct image_reader *reader, struct error *error) {
+        struct image_chunk chunk;
+        uint64_t block;
+
+        while (!reader->at_end && readahead_has_room(reader->readahead)) {
+                if (next_block(reader, &block, error) < 0)
+                        return -1;
+                reader->at_end = block == sums_blocks(reader->bytes);
+                if (reader->at_end)
+                        break;
+                chunk_place(reader, block, &chunk);
+                readahead_queue(reader->readahead, reader->image.fd, chunk.offset,
+                                (size_t) chunk.pages * LIVESNAP_FORMAT_PAGE_BYTES, chunk.bytes);
+                reader->asked[(reader->first + reader->n_asked++) % READ_DEPTH] = block;
+                reader->next_block = block + 1;
+        }
+        return 0;
+}
+
+static int take_data(struct image_reader *reader, const struct image_chunk *chunk, uint8_t **ret, struct error *error) {
+        ptrdiff_t got = readahead_take(reader->readahead, ret);
+
+        if (got < 0)
+                return read_failed(reader, &reader->image, chunk->offset, (int) -got, error);
+        if ((uint64_t) got < chunk->bytes)
+                return error_set(error, ERROR_SNAPSHOT_CORRUPT, "%s%s is damaged: it ends at %" PRIu64, reader->name,
+                                 reader->image.suffix, chunk->offset + (uint64_t) got);
+        memset(*ret + chunk->bytes, 0, (size_t) chunk->pages * LIVESNAP_FORMAT_PAGE_BYTES - chunk->bytes);
+        return 0;
+}
+
+int image_reader_next(struct image_reader *reader, struct image_chunk *ret, struct error *error) {
+        struct image_chunk chunk = { .sums = reader->block };
+        uint64_t block;
+        uint8_t *data;
+
+        if (ask_ahead(reader, error) < 0)
                 return -1;
-        if (block == sums_blocks(reader->bytes)) {
+        if (reader->n_asked == 0) {
                 if (reader->digest != reader->expected_digest)
                         return error_set(error, ERROR_SNAPSHOT_CORRUPT,
                                          "%s%s is damaged: its checksums do not match their digest in the manifest",
@@ -185,22 +233,18 @@ int image_reader_next(struct image_reader *reader, struct image_chunk *ret, stru
                 return 0;
         }
 
-        chunk.offset = block * LIVESNAP_SUMS_BLOCK_COVERS;
-        chunk.bytes = LIVESNAP_SUMS_BLOCK_COVERS;
-        if (reader->bytes - chunk.offset < chunk.bytes)
-                chunk.bytes = (uint32_t) (reader->bytes - chunk.offset);
-        chunk.pages = (uint32_t) sums_pages(chunk.bytes);
-        padded = (size_t) chunk.pages * LIVESNAP_FORMAT_PAGE_BYTES;
-
+        block = reader->asked[reader->first];
+        reader->first = (reader->first + 1) % READ_DEPTH;
+        reader->n_asked--;
+        chunk_place(reader, block, &chunk);
         if (read_all(reader, &reader->sums, reader->block, LIVESNAP_SUMS_BLOCK_BYTES, LIVESNAP_SUMS_BLOCK_BYTES,
                      sums_block_offset(block), error) < 0 ||
-            read_all(reader, &reader->image, reader->data, padded, chunk.bytes, chunk.offset, error) < 0)
+            take_data(reader, &chunk, &data, error) < 0)
                 return -1;
-        memset(reader->data + chunk.bytes, 0, padded - chunk.bytes);
+        chunk.data = data;
         if (block_check(reader, &chunk, error) < 0)
                 return -1;
         reader->digest += checksum_block(reader->block, block);
-        reader->next_block = block + 1;
         *ret = chunk;
         return 1;
 }
@@ -208,8 +252,8 @@ int image_reader_next(struct image_reader *reader, struct image_chunk *ret, stru
 void image_reader_free(struct image_reader *reader) {
         if (!reader)
                 return;
+        readahead_free(reader->readahead);
         free(reader->block);
         free(reader->computed);
-        free(reader->data);
         free(reader);
 }

@@ -10,7 +10,8 @@
 #include <sys/types.h>
 
 /** Where the daemon listens unless told otherwise. */
-#define SOCKET_PATH_DEFAULT "/run/livesnap/livesnapd.sock"
+#define SOCKET_DIRECTORY_DEFAULT "/run/livesnap"
+#define SOCKET_PATH_DEFAULT SOCKET_DIRECTORY_DEFAULT "/livesnapd.sock"
 
 /**
  * socket_connect() - connect to a listening socket

@@ -22,7 +22,8 @@ static bool stderr_is_journal(void) {
 }
 
 /* In one write, so that the lines of several threads do not mix. */
-static void log_line(const char *priority, const char *format, va_list arguments) {
+__attribute__((format(printf, 2, 0))) static void log_line(const char *priority, const char *format,
+                                                           va_list arguments) {
         char text[LOG_LINE_BYTES];
 
         vsnprintf(text, sizeof(text), format, arguments);

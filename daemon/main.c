@@ -13,6 +13,7 @@
  */
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <systemd/sd-daemon.h>
@@ -36,6 +37,7 @@ struct parts {
         struct store *store;
         struct api *api;
         struct server *server;
+        bool passed_socket;
 };
 
 static void on_signal(evutil_socket_t number, short events, void *data) {
@@ -100,6 +102,7 @@ static int start(struct parts *parts, const struct options *options, struct erro
         if (!can_trace)
                 log_warning("no CAP_SYS_PTRACE: nothing can be attached, since the kernel would not tell of forks; run "
                             "livesnapd as root or by its systemd unit");
+        parts->passed_socket = server_config.listen_fd >= 0;
         privileges_raise_limits();
         if (store_new(options->store, &parts->store, error) < 0 || make_base(parts, error) < 0 ||
             watch_store(parts, error) < 0)
@@ -113,21 +116,23 @@ static void stop(struct parts *parts) {
         if (parts->server)
                 server_stop(parts->server);
         api_free(parts->api);
-        store_free(parts->store);
-        server_free(parts->server);
-        if (parts->store_event)
-                event_free(parts->store_event);
+        /* Nobody waits for us any more. From here on a second signal ends the process, whatever the disk does. */
         if (parts->sigint)
                 event_free(parts->sigint);
         if (parts->sigterm)
                 event_free(parts->sigterm);
+        store_free(parts->store);
+        server_free(parts->server);
+        if (parts->store_event)
+                event_free(parts->store_event);
         if (parts->base)
                 event_base_free(parts->base);
 }
 
 static int run(struct parts *parts, const struct options *options) {
         sd_notify(0, "READY=1\nSTATUS=Serving.");
-        log_info("listening on %s, store %s", options->socket, store_path(parts->store));
+        log_info("listening on %s, store %s", parts->passed_socket ? "the socket that systemd passed" : options->socket,
+                 store_path(parts->store));
         if (event_base_dispatch(parts->base) < 0) {
                 log_error("the event loop failed");
                 return EXIT_FAILURE;

@@ -10,23 +10,26 @@
 
 /*
  * CAP_SYS_PTRACE: UFFD_FEATURE_EVENT_FORK is given only to who has it, and without that the writes of forked children
- * are lost; also for the maps and page tables of clients of other users.
+ * are lost; also for what /proc says of clients of other users.
+ * CAP_DAC_READ_SEARCH: without it /proc/PID/fd and /proc/PID/pagemap of other users cannot be opened, CAP_SYS_PTRACE
+ * notwithstanding, nor their tmpfs files be opened again to be watched.
  *
  * The service runs as a user of its own, to whom the store, the socket and the locked memory are granted by the unit.
  */
 static const cap_value_t service_capabilities[] = {
         CAP_SYS_PTRACE,
+        CAP_DAC_READ_SEARCH,
 };
 
 /*
- * Root without a unit has only its capabilities to get at things:
+ * Root without a unit has only its capabilities to get at things, so it keeps besides:
  * CAP_DAC_OVERRIDE: a store or a socket directory that belongs to somebody else.
- * CAP_DAC_READ_SEARCH: objects that are opened again for direct reading, /proc/PID/pagemap and /proc/PID/fd of other
- * users. CAP_IPC_LOCK: the locked pool, and buffers registered with io_uring. CAP_SYS_NICE: the fault threads must not
- * lose their core to the sweep. CAP_SYS_RESOURCE: descriptors in flight beyond RLIMIT_NOFILE.
+ * CAP_IPC_LOCK: the locked pool.
+ * CAP_SYS_NICE: the fault threads must not lose their core to the sweep.
+ * CAP_SYS_RESOURCE: descriptors in flight beyond RLIMIT_NOFILE.
  */
 static const cap_value_t root_capabilities[] = {
-        CAP_SYS_PTRACE, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE,
+        CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE, CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE,
 };
 
 /* Of @wanted those that we have, as the new effective and permitted sets. Return: 0 or -errno. */

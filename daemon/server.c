@@ -61,8 +61,14 @@ static void dispatch(void *data, struct call *call) {
         struct server *server = server_session->server;
         const char *name = call_method(call), *dot = strrchr(name, '.');
         const struct server_method *method;
+        struct error error = {};
         size_t interface_len = dot ? (size_t) (dot - name) : 0;
 
+        if (server->listen_fd < 0) {
+                error_set(&error, ERROR_BUSY, "livesnapd is ending; try again when it has been started anew");
+                call_fail(call, &error);
+                return;
+        }
         method = find_method(service_methods, name);
         if (!method)
                 method = find_method(server->methods, name);
@@ -208,8 +214,12 @@ static int explain_listen(const char *path, int r, struct error *error) {
 
 static int make_socket(struct server *server, const char *path, struct error *error) {
         struct stat status;
-        int fd = socket_listen(path, SERVER_SOCKET_MODE, SERVER_BACKLOG);
+        int fd;
 
+        /* So that a daemon that is started by hand needs no options. Any other directory has to exist. */
+        if (!strcmp(path, SOCKET_PATH_DEFAULT))
+                mkdir(SOCKET_DIRECTORY_DEFAULT, 0755);
+        fd = socket_listen(path, SERVER_SOCKET_MODE, SERVER_BACKLOG);
         if (fd < 0)
                 return explain_listen(path, fd, error);
         server->listen_fd = fd;

@@ -472,6 +472,25 @@ static void test_free_with_calls(void **state) {
         varlink_free(client);
 }
 
+/* No more calls, but answers to those that are in progress. */
+static void test_stopped(void **state) {
+        struct serving *serving = *state;
+        struct varlink *client = serving_connect(serving), *other = serving_connect(serving);
+        struct stat status;
+
+        serving_call(serving, client, METHOD("Hold"));
+        serving_turn(serving);
+        server_stop(serving->server);
+        assert_int_equal(stat(serving->path, &status), -1);
+        assert_int_equal(socket_connect(serving->path), -ENOENT);
+        serving_call(serving, other, METHOD_TEXT("Echo", "a"));
+        serving_expect_error(serving, other, "io.livesnap.Busy");
+        serving_release(serving);
+        serving_expect(serving, client, OK);
+        varlink_free(client);
+        varlink_free(other);
+}
+
 /* The tests run as one user, root or not; so the limits for all and for each are set to the same. */
 static struct quota_limits limits_with(enum quota_resource resource, size_t n) {
         struct quota_limits limits = quota_limits_default;
@@ -786,6 +805,7 @@ int main(void) {
                 TEST(test_half_closed),
                 TEST(test_half_closed_is_quiet),
                 TEST(test_free_with_calls),
+                TEST(test_stopped),
                 cmocka_unit_test(test_many_connections),
                 cmocka_unit_test(test_many_calls),
                 cmocka_unit_test(test_much_memory),
