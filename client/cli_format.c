@@ -40,7 +40,9 @@ struct cli_text cli_format_count(uint64_t count) {
 struct cli_text cli_format_us(double us) {
         struct cli_text ret;
 
-        if (us < 999.5)
+        if (us <= 0)
+                snprintf(ret.text, sizeof(ret.text), "0");
+        else if (us < 999.5)
                 snprintf(ret.text, sizeof(ret.text), us < 9.95 ? "%.1f µs" : "%.0f µs", us);
         else if (us < 999.5e3)
                 snprintf(ret.text, sizeof(ret.text), us < 99.95e3 ? "%.1f ms" : "%.0f ms", us / 1e3);
