@@ -67,8 +67,10 @@ static int listing_add(struct listing *listing, json_t *snapshot) {
 static json_t *describe_damaged(const char *domain, const char *name, const struct store_found *found,
                                 const char *message) {
         struct stat status;
-        double created = fstat(found->file, &status) == 0 ? (double) status.st_mtim.tv_sec : 0.0;
+        double created = 0.0;
 
+        if (fstat(found->file, &status) == 0)
+                created = (double) status.st_mtim.tv_sec + (double) status.st_mtim.tv_nsec / 1e9;
         return json_pack("{s:o, s:f, s:i, s:s, s:[], s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:{s:f, s:f, s:f, s:f}, s:i, "
                          "s:i, s:[s]}",
                          "snapshot", json_sprintf("%s/%s", domain, name), "created", created, "uid", 0, "guarantee",
