@@ -84,9 +84,8 @@ static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
         if (cli->json)
                 status = cli_print_json(cli, json_incref(job));
         else
-                printf("job %.0f takes %s/%s; 'livesnap jobs' shows it, 'livesnap cancel %.0f' ends it\n",
-                       cli_json_count(job, "job"), cli_json_text(job, "domain"), cli_json_text(job, "name"),
-                       cli_json_count(job, "job"));
+                printf("job %.0f takes it; 'livesnap jobs' shows it, 'livesnap cancel %.0f' ends it\n",
+                       cli_json_count(job, "job"), cli_json_count(job, "job"));
         json_decref(reply);
         return status;
 }
@@ -148,7 +147,9 @@ static void print_jobs(const json_t *jobs) {
                 char number[32], name[300];
 
                 snprintf(number, sizeof(number), "%.0f", cli_json_count(job, "job"));
-                snprintf(name, sizeof(name), "%s/%s", cli_json_text(job, "domain"), cli_json_text(job, "name"));
+                /* A snapshot that is to be named by the time has no name before it is published. */
+                snprintf(name, sizeof(name), *cli_json_text(job, "name") ? "%s/%s" : "%s", cli_json_text(job, "domain"),
+                         cli_json_text(job, "name"));
                 cli_table_add(&table, number);
                 cli_table_add(&table, cli_json_text(job, "kind"));
                 cli_table_add(&table, name);
