@@ -275,7 +275,7 @@ class Writer:
 
     def stop(self):
         """End it; Failure if it hangs or its memory is not exactly what it wrote."""
-        if self.result:
+        if self.result is not None:
             return self.result
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(b"stop\n")
@@ -366,6 +366,20 @@ class Lab:
 
     def snapshot(self, domain="d", *arguments, **options):
         return self.json("snapshot", domain, *arguments, **options)
+
+    def running_jobs(self):
+        """The jobs that have not ended; those that have are remembered for a while."""
+        return [job for job in self.json("jobs") if job["state"] not in ("done", "failed", "cancelled")]
+
+    def wait_drain(self):
+        """Wait until a snapshot is in the middle of its drain."""
+        def is_draining():
+            return [job for job in self.running_jobs() if job["state"] == "draining" and job["bytes_done"] > 0]
+
+        return wait_until(is_draining, "start of the drain")[0]
+
+    def wait_no_jobs(self):
+        wait_until(lambda: not self.running_jobs(), "end of all jobs")
 
     # The oracle
 

@@ -27,8 +27,7 @@ def draining(lab):
     lab.attach(lab.writer)
     lab.writer.fork()
     lab.command = lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
-    wait_until(lambda: [job for job in lab.json("jobs") if job["state"] == "draining" and job["bytes_done"] > 0],
-               "start of the drain")
+    lab.wait_drain()
     yield lab
     lab.command.kill()
     lab.command.wait()
@@ -92,7 +91,7 @@ def test_detach_during_a_snapshot(draining):
         assert draining.json("list") == []
     else:
         assert "d" in result.stderr
-        job, = draining.json("jobs")
+        job, = draining.running_jobs()
         draining.cli("cancel", job["job"])
         assert draining.command.wait(30) == 1
     draining.writer.wait_progress(1000)
@@ -101,10 +100,10 @@ def test_detach_during_a_snapshot(draining):
 
 def test_one_process_dies_during_a_snapshot(draining):
     """Its memory lives on in the others, and so does the snapshot."""
-    job, = draining.json("jobs")
+    job, = draining.running_jobs()
     draining.writer.leave()
     draining.writer.wait_progress(1000)
-    assert [j["state"] for j in draining.json("jobs") if j["job"] == job["job"]] == ["draining"]
+    assert [j["job"] for j in draining.running_jobs()] == [job["job"]]
     draining.cli("cancel", job["job"])
     draining.command.wait(30)
     draining.prove_snapshot(draining.writer)
@@ -112,10 +111,10 @@ def test_one_process_dies_during_a_snapshot(draining):
 
 def test_all_processes_die_during_a_snapshot(lab):
     """The objects are the daemon's to read for as long as it needs them: what was cut can still be published."""
-    writer = lab.start_writer(threads=2, pages=4096)
+    writer = lab.start_writer(threads=2, pages=2 * PAGES)
     lab.attach(writer)
-    command = lab.cli_start("snapshot", "d", "--name", "s", "--max-rate", 8 << 20)
-    wait_until(lambda: [job for job in lab.json("jobs") if job["state"] == "draining"], "start of the drain")
+    command = lab.cli_start("snapshot", "d", "--name", "s", "--max-rate", 32 << 20)
+    lab.wait_drain()
     sizes = [region["bytes"] for region in writer.regions]
     writer.kill()
     status = command.wait(60)
@@ -132,7 +131,7 @@ def test_client_that_is_gone_leaves_nothing(lab):
     writer = lab.start_writer(pages=512)
     lab.attach(writer)
     writer.kill()
-    wait_until(lambda: lab.json("domains") == [] or lab.json("domains")[0]["processes"] == 0, "end of the domain")
+    wait_until(lambda: not any(domain["processes"] for domain in lab.json("domains")), "departure of the process")
     failed = lab.cli("snapshot", "d", check=False)
     assert failed.status == 1 and "d" in failed.stderr
 
@@ -151,8 +150,7 @@ def test_content_that_is_removed_fails_the_snapshot(lab):
     writer = lab.start_writer(pages=PAGES, idle=True)
     lab.attach(writer)
     command = lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
-    wait_until(lambda: [job for job in lab.json("jobs") if job["state"] == "draining" and job["bytes_done"] > 0],
-               "start of the drain")
+    lab.wait_drain()
     page = PAGES - 100
     writer.command(f"punch {page}")
     try:

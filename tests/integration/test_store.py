@@ -134,13 +134,12 @@ def test_job_is_seen_and_cancelled(lab):
     writer = lab.start_writer(threads=2, pages=16384)
     lab.attach(writer)
     started = lab.json("snapshot", "d", "--name", "s", "--detach", "--max-rate", 4 << 20)
-    job, = lab.json("jobs")
+    job, = lab.running_jobs()
     assert job["job"] == started["job"] and job["kind"] == "snapshot" and job["name"] == "s"
     busy = lab.cli("snapshot", "d", check=False)
     assert busy.status == 1 and "d" in busy.stderr
     lab.cli("cancel", job["job"])
-    wait_until(lambda: not [j for j in lab.json("jobs") if j["state"] in ("arming", "draining", "publishing")],
-               "end of the cancelled job")
+    lab.wait_no_jobs()
     assert lab.json("list") == []
     assert lab.is_store_clean()
     # The pages are free again, and the next snapshot is as good as ever.
@@ -164,11 +163,10 @@ def test_interrupted_command_cancels_its_snapshot(lab):
     writer = lab.start_writer(pages=16384)
     lab.attach(writer)
     command = lab.cli_start("snapshot", "d", "--name", "s", "--max-rate", 4 << 20)
-    wait_until(lambda: lab.json("jobs"), "start of the job")
+    wait_until(lab.running_jobs, "start of the job")
     command.kill()
     command.wait()
-    wait_until(lambda: not [j for j in lab.json("jobs") if j["state"] in ("arming", "draining", "publishing")],
-               "end of the orphaned job")
+    lab.wait_no_jobs()
     assert lab.json("list") == []
     assert lab.is_store_clean()
 
