@@ -167,7 +167,7 @@ static void chunk_pad(struct chunk *chunk, unsigned pages) {
 static void writer_start_chunk(struct image_writer *writer, struct chunk *chunk) {
         struct image_region *region = &writer->files.regions[chunk->region];
         unsigned pages = (chunk->bytes + CHUNK_PAGE_BYTES - 1) / CHUNK_PAGE_BYTES, not_zero;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         assert(chunk->region < writer->files.n_regions && chunk->bytes <= CHUNK_BYTES);
         assert(chunk->index * CHUNK_BYTES + chunk->bytes <= region->bytes);
@@ -274,7 +274,7 @@ static void writer_fill(struct image_writer *writer) {
 static void writer_complete(struct image_writer *writer, struct image_io_op *op) {
         struct writing *writing = op->owner;
         const char *region = writer->files.regions[writing->chunk->region].name;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         if (op->result < 0) {
                 image_files_failed(&writer->files, "write", region, LIVESNAP_IMAGE_SUFFIX, -op->result, &error);
@@ -400,7 +400,7 @@ static int writer_do_publish(struct image_writer *writer, json_t **ret, struct e
         if (image_files_settle(&writer->files, &writer->io, error) < 0)
                 return -1;
         for (unsigned attempt = 0;; attempt++) {
-                struct error inner = { ERROR_NONE };
+                struct error inner = { .kind = ERROR_NONE };
 
                 if (writer_publish_as(writer, ret, &inner) == 0)
                         return 0;
@@ -412,7 +412,7 @@ static int writer_do_publish(struct image_writer *writer, json_t **ret, struct e
 }
 
 static void writer_handle_publish(struct image_writer *writer) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         json_t *snapshot = NULL;
         int r = -1;
 

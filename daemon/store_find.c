@@ -50,7 +50,7 @@ int store_find_directory(struct store *store, const char *domain, const char *na
 
 /* Messages about a manifest's content do not know whose it is. */
 int store_find_manifest(const char *domain, const char *name, struct store_found *found, struct error *error) {
-        struct error inner = { ERROR_NONE };
+        struct error inner = { .kind = ERROR_NONE };
 
         if (manifest_read(found->file, &found->manifest, &inner) == 0)
                 return 0;

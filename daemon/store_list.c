@@ -82,7 +82,7 @@ static json_t *describe_damaged(const char *domain, const char *name, const stru
 static int list_snapshot(void *data, int directory, const char *name) {
         CLEANUP_STORE_FOUND struct store_found found = STORE_FOUND_INIT;
         struct listing *listing = data;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         if (!name_is_valid(name))
                 return 0;

@@ -75,7 +75,7 @@ int store_verify(struct store *store, const char *domain, const char *name, uint
         struct verification verification = {
                 .store = store, .found = STORE_FOUND_INIT, .progress = progress, .data = data
         };
-        struct error inner = { ERROR_NONE };
+        struct error inner = { .kind = ERROR_NONE };
         int r = store_find_for(store, domain, name, uid, "verify", &verification.found, error);
 
         /* Messages about files do not know whose they are. */

@@ -2,7 +2,7 @@
 /*
  * How fast does the image writer get chunks to the disk, with nothing in front of it that could be slow?
  *
- *     bench_image_writer DIRECTORY BYTES [VERIFY]
+ *     bench_image_writer DIRECTORY BYTES
  *
  * Prints one JSON object. To be compared with fio on the same filesystem in the same run: scripts/bench-store does
  * that.
@@ -79,7 +79,7 @@ int main(int argc, char **argv) {
         struct image_writer_spec spec = {
                 .domain = "bench", .n_regions = 1, .regions = &region, .release = pool_put, .data = &pool
         };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         double start, flushed, published;
         struct image_writer *writer;
         json_t *figures, *snapshot;

@@ -36,7 +36,7 @@ void fixture_remove(char *directory) {
 }
 
 struct store *fixture_store(const char *directory) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct store *store;
 
         if (store_new(directory, &store, &error) < 0)

@@ -38,7 +38,7 @@ static int open_file(const char *name) {
 }
 
 static int setup(void **state) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct store *store;
 
         directory = fixture_directory();
@@ -99,7 +99,7 @@ static void flip(int fd, off_t bit) {
 }
 
 static void flip_is_found(int fd, off_t bit) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         flip(fd, bit);
         if (check(&error) != -1)
@@ -116,7 +116,7 @@ static off_t size_of(int fd) {
 }
 
 static void test_undamaged(void **state) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         if (check(&error) < 0)
                 fail_msg("%s", error.message);
@@ -138,7 +138,7 @@ static void test_header_flips(void **state) {
         sums_header_init(&header, "ram", REGION_BYTES, uuid);
         assert_int_equal(sums_header_check(&header, "ram", REGION_BYTES, uuid, NULL), 0);
         for (unsigned bit = 0; bit < 8 * sizeof(header); bit++) {
-                struct error error = { ERROR_NONE };
+                struct error error = { .kind = ERROR_NONE };
 
                 bytes[bit / 8] = (uint8_t) (bytes[bit / 8] ^ (1 << bit % 8));
                 assert_int_equal(sums_header_check(&header, "ram", REGION_BYTES, uuid, &error), -1);
@@ -167,7 +167,7 @@ static void test_image_flips(void **state) {
 }
 
 static void resize_is_found(int fd, off_t size) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         off_t before = size_of(fd);
         uint8_t cut[16384];
         off_t from = size < before ? size : before;
@@ -197,7 +197,7 @@ static void test_sizes(void **state) {
 
 /* Two changes that fit each other: only the manifest can tell. */
 static void test_page_with_its_sum_replaced(void **state) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         uint8_t page[4096], other[4096];
         uint64_t sum, other_sum;
         off_t sum_at = LIVESNAP_SUMS_HEADER_BYTES,
@@ -222,7 +222,7 @@ static void test_page_with_its_sum_replaced(void **state) {
 static void test_header_of_another(void **state) {
         struct livesnap_sums_header header;
         const uint8_t uuid[16] = { 1 }, other[16] = { 2 };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         sums_header_init(&header, "ram", 8192, uuid);
         assert_int_equal(sums_header_check(&header, "ram", 8192, uuid, NULL), 0);
@@ -233,7 +233,7 @@ static void test_header_of_another(void **state) {
 }
 
 static void test_not_regular(void **state) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         int saved = image_fd;
 
         image_fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);

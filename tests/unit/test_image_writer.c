@@ -55,7 +55,7 @@ static const char *image_path(const json_t *snapshot, unsigned region) {
 
 /* Writes a region, and looks at everything that must then be true. Return: the Snapshot. */
 static json_t *write_and_check(struct store *store, const char *name, const struct fixture_region *region) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         json_t *snapshot;
 
         if (fixture_write(store, "vm", name, region, 1, 0, &snapshot, &error) < 0)
@@ -147,7 +147,7 @@ static void test_several_regions(void **state) {
                 { "b", 5 * CHUNK_BYTES, page_mixed, chunks },
                 { "c", 4096, page_zero, NULL },
         };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         json_t *snapshot;
 
         assert_int_equal(fixture_write(fixture->store, "vm", "several", regions, 3, 0, &snapshot, &error), 0);
@@ -163,7 +163,7 @@ static void test_several_regions(void **state) {
 static void test_rate(void **state) {
         struct state *fixture = *state;
         struct fixture_region region = { .name = "ram", .bytes = 10 * CHUNK_BYTES, .page = page_random };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct timespec before, after;
         double seconds;
 
@@ -199,7 +199,7 @@ static void test_token_bucket(void **state) {
 static void test_names(void **state) {
         struct state *fixture = *state;
         struct fixture_region region = { .name = "ram", .bytes = 4096, .page = page_random };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         json_t *first, *second;
         const char *name;
 
@@ -233,7 +233,7 @@ static struct image_writer *start_writer(struct store *store, const char *name, 
                                           .regions = &region,
                                           .release = ignore_release,
                                           .data = released };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct image_writer *writer;
 
         if (image_writer_new(store, &spec, &writer, &error) < 0)
@@ -250,7 +250,7 @@ static void test_rename_collision(void **state) {
         struct image_writer *flexible = start_writer(fixture->store, NULL, &released);
         struct image_writer *taker = start_writer(fixture->store, image_writer_name(flexible), &released);
         json_t *figures = fixture_figures(1), *snapshot;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         char expected[80];
 
         assert_int_equal(image_writer_publish(winner, figures, 0, &snapshot, &error), 0);
@@ -300,7 +300,7 @@ static void test_missing_figure(void **state) {
         unsigned released = 0;
         struct image_writer *writer = start_writer(fixture->store, "no-figures", &released);
         json_t *figures = fixture_figures(1), *snapshot;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         json_object_del(figures, "arm_us");
         assert_int_equal(image_writer_publish(writer, figures, 0, &snapshot, &error), -1);
@@ -318,7 +318,7 @@ static bool mount_small(const char *directory, const char *type, const char *opt
 
 static void write_on(const char *type, const char *options, uint64_t bytes, int expected) {
         struct fixture_region region = { .name = "ram", .bytes = bytes, .page = page_random };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         char *directory = fixture_directory();
         struct store *store;
         json_t *snapshot = NULL;
@@ -364,7 +364,7 @@ static void test_o_direct_refused(void **state) {
 }
 
 static void test_read_only(void **state) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         char *directory = fixture_directory();
         struct store *store;
 
@@ -387,7 +387,7 @@ static void test_write_error(void **state) {
         struct state *fixture = *state;
         struct fixture_region region = { .name = "ram", .bytes = 64 * CHUNK_BYTES, .page = page_random };
         struct rlimit before, limit;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         signal(SIGXFSZ, SIG_IGN);
         getrlimit(RLIMIT_FSIZE, &before);

@@ -36,7 +36,7 @@ static json_t *members(void) {
 }
 
 static void refused(json_t *made, const char *reason) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         size_t bytes;
         char *text;
 
@@ -61,7 +61,7 @@ static json_t *with_region(const char *member, json_t *value) {
 }
 
 static void test_round_trip(void **state) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         json_t *made = members(), *snapshot;
         struct manifest *manifest;
         char uuid[MANIFEST_UUID_CHARS + 1], *text;
@@ -99,7 +99,7 @@ static void test_every_bit(void **state) {
 
         assert_int_equal(manifest_render(made, &text, &bytes, NULL), 0);
         for (size_t bit = 0; bit < bytes * 8; bit++) {
-                struct error error = { ERROR_NONE };
+                struct error error = { .kind = ERROR_NONE };
 
                 text[bit / 8] = (char) (text[bit / 8] ^ (1 << bit % 8));
                 assert_int_equal(manifest_parse(text, bytes, &manifest, &error), -1);
@@ -183,7 +183,7 @@ static void test_hostile(void **state) {
 
 static void test_read(void **state) {
         int fd = memfd_create("manifest", MFD_CLOEXEC), pipe_fds[2];
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct manifest *manifest;
         json_t *made = members();
         size_t bytes;

@@ -10,7 +10,7 @@
 #include "common/name.h"
 
 static void refused(const char *name, const char *reason) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         assert_false(name_is_valid(name));
         assert_int_equal(name_check("region", name, &error), -1);
@@ -22,7 +22,7 @@ static void refused(const char *name, const char *reason) {
 }
 
 static void accepted(const char *name) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         assert_int_equal(name_check("domain", name, &error), 0);
         assert_int_equal(error.kind, ERROR_NONE);

@@ -46,13 +46,13 @@ static int teardown(void **state) {
 }
 
 static void publish(struct store *store, const char *domain, const char *name) {
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
 
         if (fixture_write(store, domain, name, &small, 1, 0, NULL, &error) < 0)
                 fail_msg("%s", error.message);
 }
 
-static char *path_in(const char *directory, const char *format, ...) {
+static char *__attribute__((format(printf, 2, 3))) path_in(const char *directory, const char *format, ...) {
         va_list arguments;
         char *name, *path;
 
@@ -198,7 +198,7 @@ static void test_foreign_files(void **state) {
 static void test_damaged(void **state) {
         struct state *fixture = *state;
         struct request all = { 0 };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         const json_t *warnings;
 
         publish(fixture->store, "vm", "damaged");
@@ -243,7 +243,7 @@ static void test_open_and_pass(void **state) {
         const struct fixture_region regions[] = { small, { "rom", 5000, page_random, NULL } };
         struct request request = { .domain = "vm", .name = "one", .uid = 1000 };
         struct request single = { .domain = "vm", .name = "one", .region = "rom" };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         uint8_t expected[CHUNK_PAGE_BYTES], found[CHUNK_PAGE_BYTES];
 
         assert_int_equal(fixture_write(fixture->store, "vm", "one", regions, 2, 0, NULL, &error), 0);
@@ -276,7 +276,7 @@ static void test_pass_many(void **state) {
         static struct image_writer_region regions[300];
         static char names[300][8];
         struct request request = { .domain = "vm", .name = "many" };
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         json_t *figures = fixture_figures(300), *snapshot;
         struct image_writer_spec spec = { .domain = "vm", .name = "many", .n_regions = 300, .regions = regions };
         struct image_writer *writer;
@@ -304,7 +304,7 @@ static void test_pass_many(void **state) {
 
 static void test_bad_directories(void **state) {
         char *directory = fixture_directory(), *missing, *file;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct store *store = NULL;
 
         missing = path_in(directory, "not/there");
@@ -325,7 +325,7 @@ static void test_bad_directories(void **state) {
 
 static void test_lock(void **state) {
         struct state *fixture = *state;
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct store *second = NULL;
         char pid[32];
 
@@ -345,7 +345,7 @@ static void nothing(void *data, struct chunk *chunk) {
 /* Killed in the middle of a write: what is published stays, what is not goes with the next start. */
 static void test_killed_writer(void **state) {
         char *directory = fixture_directory();
-        struct error error = { ERROR_NONE };
+        struct error error = { .kind = ERROR_NONE };
         struct store *store;
         char *nested;
         pid_t pid = fork();
