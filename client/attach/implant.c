@@ -54,18 +54,19 @@ struct scratch {
         struct sockaddr_un address;
         struct msghdr message;
         struct iovec vector;
+        char byte;
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(sizeof(int))];
         } control;
-        char byte;
 };
 
 _Static_assert(sizeof(struct scratch) <= TRACEE_PAGE_BYTES, "the scratch page is one page");
 
 static int error_call(const struct tracee_helper *helper, const char *call, long result, struct error *error) {
-        if (!proc_is_alive(helper->process))
-                return error_set(error, ERROR_BAD_MAPPING, "process %d exited while livesnap attached to it",
+        if (result == -ESRCH || !proc_is_alive(helper->process))
+                return error_set(error, ERROR_BAD_MAPPING,
+                                 "process %d exited, or executed another program, while livesnap attached to it",
                                  (int) helper->process);
         return error_set(error, ERROR_PERMISSION_DENIED,
                          "%s on behalf of process %d failed: %s; a security module (SELinux, AppArmor, Landlock) may "

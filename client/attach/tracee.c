@@ -248,7 +248,8 @@ static enum stop signal_pass_on(pid_t tid, const struct user_regs_struct *own, i
 
 static int error_stop(pid_t process, enum stop stop, struct error *error) {
         if (stop == STOP_GONE)
-                return error_set(error, ERROR_BAD_MAPPING, "process %d exited while livesnap attached to it",
+                return error_set(error, ERROR_BAD_MAPPING,
+                                 "process %d exited, or executed another program, while livesnap attached to it",
                                  (int) process);
         return error_set(error, ERROR_BUSY,
                          "process %d does not react: it is frozen, or waits for a disk or for a vfork() child; thaw it "
