@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/name.h"
 #include "daemon/api_internal.h"
 #include "daemon/attach.h"
 
@@ -147,8 +146,6 @@ static int api_attach(struct api *api, const struct call *call, const char *name
         struct registry_entry *entry;
         bool is_new;
 
-        if (name_check("domain", name, error) < 0)
-                return -1;
         entry = registry_find_or_add(api->registry, name, call_peer_uid(call), &is_new, error);
         if (!entry)
                 return -1;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/name.h"
 #include "common/uffd.h"
 
 /* How many names of regions that are gone are remembered. */
@@ -79,8 +80,10 @@ struct registry_entry *registry_find(struct registry *registry, const char *name
         struct registry_entry *entry = registry_look_up(registry, name);
 
         if (!entry) {
+                if (name_check("domain", name, error) < 0)
+                        return NULL;
                 error_set(error, ERROR_NO_SUCH_DOMAIN,
-                          "There is no domain '%.128s': 'livesnap domains' lists those that are attached.", name);
+                          "There is no domain '%s': 'livesnap domains' lists those that are attached.", name);
                 return NULL;
         }
         if (!registry_may_use(entry, uid)) {
@@ -121,6 +124,8 @@ static struct registry_entry *registry_add(struct registry *registry, const char
 
 struct registry_entry *registry_find_or_add(struct registry *registry, const char *name, uid_t uid, bool *ret_new,
                                             struct error *error) {
+        if (name_check("domain", name, error) < 0)
+                return NULL;
         *ret_new = !registry_look_up(registry, name);
         return *ret_new ? registry_add(registry, name, uid, error) : registry_find(registry, name, uid, error);
 }
