@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/uffd.h"
@@ -19,6 +20,8 @@
 #define FAULT_REAP_MS 1000
 /* How long a refused disarm (EAGAIN) is tried again before the userfaultfd is closed instead, which always works. */
 #define FAULT_STUCK_NS NSEC_PER_SEC
+
+#define FAULT_NICE (-15)
 
 struct fault_call {
         int (*function)(struct fault_thread *thread, void *data);
@@ -281,6 +284,8 @@ static void *fault_main(void *data) {
         uint64_t reaped_ns = clock_now_ns();
 
         pthread_setname_np(pthread_self(), "fault");
+        /* Who faults is asleep until we run. Without the right to it (RLIMIT_NICE) we go on as we are. */
+        (void) setpriority(PRIO_PROCESS, (id_t) gettid(), FAULT_NICE);
         while (!thread->ends) {
                 int n = epoll_wait(thread->epoll_fd, events, FAULT_BATCH, FAULT_REAP_MS);
                 uint64_t now_ns = clock_now_ns();
