@@ -62,17 +62,7 @@ static int census_copy_contexts(struct census_work *work) {
 
 static bool census_covers(const struct census_context *context, const struct proc_map *map,
                           const struct region *region) {
-        uint64_t at = map->start;
-
-        /* Mappings are sorted; a VMA may be covered by several. */
-        for (unsigned i = 0; i < context->n_mappings && at < map->end; i++) {
-                const struct mapping *m = &context->mappings[i];
-
-                if (m->region == region && m->address <= at && at < m->address + m->length &&
-                    m->offset + (at - m->address) == map->offset + (at - map->start))
-                        at = m->address + m->length;
-        }
-        return at >= map->end;
+        return context_maps(context->mappings, context->n_mappings, region, map->start, map->end, map->offset);
 }
 
 static bool census_is_tracked(struct census_work *work, pid_t pid, const struct proc_map *map,
@@ -246,9 +236,10 @@ static void census_start(struct census_work *work, bool *ret_mappings, bool *ret
         pthread_mutex_unlock(&domain->lock);
 }
 
-static int census_on_done(struct fault_thread *thread, void *data) {
+/* On the fault thread: from now on a remap is one that this census may have missed. */
+static int census_on_look(struct fault_thread *thread, void *data) {
         for (unsigned i = 0; i < thread->domain->n_contexts; i++)
-                thread->domain->contexts[i]->remapped = false;
+                thread->domain->contexts[i]->remapped = *(bool *) data;
         return 0;
 }
 
@@ -278,20 +269,21 @@ static int census_look(struct census_work *work, bool descriptors) {
 
 int census_take(struct fault_thread *thread, struct census *ret, struct error *error) {
         struct census_work work = { .thread = thread, .domain = thread->domain, .census = ret, .error = error };
-        bool mappings, descriptors;
+        bool mappings, descriptors, remapped = false;
         int r;
 
         *ret = (struct census){ 0 };
         census_start(&work, &mappings, &descriptors);
         if (!mappings)
                 return 0;
-        if (census_copy_contexts(&work) < 0) {
-                census_work_deinit(&work);
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
-        }
-        r = census_look(&work, descriptors);
+        fault_call(thread, census_on_look, &remapped);
+        if (census_copy_contexts(&work) < 0)
+                r = error_set(error, ERROR_INTERNAL, "Out of memory.");
+        else
+                r = census_look(&work, descriptors);
         census_work_deinit(&work);
-        if (r == 0)
-                fault_call(thread, census_on_done, NULL);
+        remapped = true;
+        if (r < 0)
+                fault_call(thread, census_on_look, &remapped); /* the next one must look, too */
         return r;
 }

@@ -56,6 +56,21 @@ struct mapping *context_find(const struct context *context, uint64_t address) {
         return &context->mappings[i];
 }
 
+bool context_maps(const struct mapping *mappings, unsigned n_mappings, const struct region *region, uint64_t start,
+                  uint64_t end, uint64_t offset) {
+        uint64_t at = start;
+
+        /* They are sorted; one VMA may be covered by several. */
+        for (unsigned i = 0; i < n_mappings && at < end; i++) {
+                const struct mapping *m = &mappings[i];
+
+                if (m->region == region && m->address <= at && at < m->address + m->length &&
+                    m->offset + (at - m->address) == offset + (at - start))
+                        at = m->address + m->length;
+        }
+        return at >= end;
+}
+
 static int context_reserve(struct context *context, unsigned n) {
         unsigned n_allocated = context->n_allocated ? context->n_allocated : 4;
         struct mapping *mappings;

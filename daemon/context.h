@@ -34,7 +34,7 @@ struct context {
         struct mapping *mappings; /* sorted by address, not overlapping */
         bool gone;                /* the process is; the fault thread is about to drop it */
         bool fresh;               /* in the hold: not armed yet */
-        bool remapped;            /* called mremap: where it maps what must be looked up before the next cut */
+        bool remapped;            /* called mremap, and where it maps what has not been looked up since */
         uint64_t stuck_since_ns;  /* since when every disarm was refused (EAGAIN), or 0 */
 };
 
@@ -45,6 +45,10 @@ void context_unref(struct context *context);
 
 /** context_find() - the mapping at an address, or NULL; logarithmic, safe on the fault path */
 struct mapping *context_find(const struct context *context, uint64_t address);
+
+/** context_maps() - is all of this part of a region, mapped at [@start, @end), known? @mappings are as in a context. */
+bool context_maps(const struct mapping *mappings, unsigned n_mappings, const struct region *region, uint64_t start,
+                  uint64_t end, uint64_t offset);
 
 /** context_add() - start to know a mapping. -EEXIST: it overlaps another one. -E2BIG: too many. -ENOMEM. */
 int context_add(struct context *context, const struct mapping *mapping);

@@ -6,6 +6,7 @@
 
 #include "common/uffd.h"
 #include "daemon/clock.h"
+#include "daemon/events.h"
 #include "daemon/removal.h"
 
 struct cut {
@@ -114,7 +115,7 @@ int cut_make(struct fault_thread *thread, struct run *run, struct error *error) 
         r = cut_arm_all(&cut, error);
         if (r < 0)
                 return r;
-        if (!run_goes_on(run))
+        if (!run_goes_on(run) || (thread->remaps_unsettled && !event_settle_remaps(thread)))
                 return error_set(
                         error, ERROR_UNTRACKED_WRITER,
                         "A process began to write untracked while the memory was being protected: attach again.");

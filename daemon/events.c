@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "common/proc_maps.h"
 #include "common/uffd.h"
 
 /* Tracking is lost, or may be: say so, and end a snapshot that relies on it. */
@@ -38,10 +39,8 @@ static void event_on_fork(struct fault_thread *thread, const struct context *par
 /*
  * The event does not tell a plain move from MREMAP_DONTUNMAP, which leaves the old place writable and unarmed, nor how
  * far the mapping grew; with an old size of zero a second, unarmed mapping was made and the length is 0. Registration
- * and protection of what was moved have moved with it.
- *
- * Between snapshots the census before the next cut finds what is untracked. In the middle of one nobody can say what
- * was written meanwhile, so it ends.
+ * and protection of what was moved have moved with it. What became of the rest is looked up: by the census before the
+ * next cut, and in the course of a snapshot by event_settle_remaps().
  */
 static void event_on_remap(struct fault_thread *thread, struct context *context, uint64_t from, uint64_t to,
                            uint64_t length) {
@@ -49,14 +48,47 @@ static void event_on_remap(struct fault_thread *thread, struct context *context,
 
         pthread_mutex_lock(&thread->domain->lock);
         r = length ? context_move(context, from, to, length) : 0;
+        context->remapped = true;
         pthread_mutex_unlock(&thread->domain->lock);
         if (r < 0)
                 event_lose(thread, "a process moved a mapping in a way that cannot be followed", RUN_REMAPPED);
-        context->remapped = true;
         context->fresh = true;
         thread->new_contexts = true;
-        if (thread->run)
-                run_stop(thread->run, RUN_REMAPPED, 0);
+        thread->remaps_unsettled = true;
+}
+
+static bool event_is_settled(struct fault_thread *thread, const struct context *context) {
+        struct proc_maps maps = { 0 };
+        bool settled;
+
+        /* A forked child's pid is not known here. */
+        if (context->pid == 0 || proc_maps_read(context->pid, PROC_MAPS_SHARED, &maps) < 0)
+                return !uffd_owner_is_alive(context->uffd);
+        settled = true;
+        for (size_t i = 0; i < maps.n_items && settled; i++) {
+                const struct proc_map *map = &maps.items[i];
+                const struct region *region = domain_find_region(thread->domain, map->dev, map->inode);
+
+                settled = !region || context_maps(context->mappings, context->n_mappings, region, map->start, map->end,
+                                                  map->offset);
+        }
+        proc_maps_deinit(&maps);
+        return settled;
+}
+
+bool event_settle_remaps(struct fault_thread *thread) {
+        bool all = true;
+
+        for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
+                struct context *context = thread->domain->contexts[i];
+
+                if (!context->remapped)
+                        continue;
+                context->remapped = !event_is_settled(thread, context);
+                all &= !context->remapped;
+        }
+        thread->remaps_unsettled = !all;
+        return all;
 }
 
 static void event_on_remove(struct fault_thread *thread, const struct context *context, uint64_t start, uint64_t end) {

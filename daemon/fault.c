@@ -22,6 +22,7 @@
 #define FAULT_STUCK_NS NSEC_PER_SEC
 
 #define FAULT_NICE (-15)
+#define FAULT_SETTLE_TRIES 3
 
 struct fault_call {
         int (*function)(struct fault_thread *thread, void *data);
@@ -278,6 +279,17 @@ static void fault_take_calls(struct fault_thread *thread) {
         }
 }
 
+/*
+ * In the course of a snapshot a process called mremap(). Once its events are read, all that it maps must be tracked;
+ * else nobody can say what was written.
+ */
+static void fault_settle_remaps(struct fault_thread *thread) {
+        if (event_settle_remaps(thread))
+                thread->settle_tries = 0;
+        else if (++thread->settle_tries >= FAULT_SETTLE_TRIES)
+                run_stop(thread->run, RUN_REMAPPED, 0);
+}
+
 static void *fault_main(void *data) {
         struct fault_thread *thread = data;
         struct epoll_event events[FAULT_BATCH];
@@ -287,7 +299,8 @@ static void *fault_main(void *data) {
         /* Who faults is asleep until we run. Without the right to it (RLIMIT_NICE) we go on as we are. */
         (void) setpriority(PRIO_PROCESS, (id_t) gettid(), FAULT_NICE);
         while (!thread->ends) {
-                int n = epoll_wait(thread->epoll_fd, events, FAULT_BATCH, FAULT_REAP_MS);
+                int timeout_ms = thread->remaps_unsettled && thread->run ? 1 : FAULT_REAP_MS;
+                int n = epoll_wait(thread->epoll_fd, events, FAULT_BATCH, timeout_ms);
                 uint64_t now_ns = clock_now_ns();
                 bool calls = false;
 
@@ -300,6 +313,8 @@ static void *fault_main(void *data) {
                 /* After the messages, since a call may drop contexts that are in `events`. */
                 if (calls)
                         fault_take_calls(thread);
+                if (thread->remaps_unsettled && thread->run)
+                        fault_settle_remaps(thread);
                 if (now_ns - reaped_ns > FAULT_REAP_MS * NSEC_PER_MSEC) {
                         fault_reap(thread);
                         reaped_ns = now_ns;
@@ -410,6 +425,7 @@ static int fault_on_begin(struct fault_thread *thread, void *data) {
 
         assert(!thread->run);
         thread->run = begin->run;
+        thread->settle_tries = 0;
         thread->phase = FAULT_HOLD;
         r = cut_make(thread, begin->run, begin->error);
         thread->phase = r < 0 ? FAULT_IDLE : FAULT_SERVE;
@@ -430,6 +446,8 @@ int fault_begin(struct fault_thread *thread, struct run *run, struct error *erro
 }
 
 static int fault_on_end(struct fault_thread *thread, void *data) {
+        if (thread->remaps_unsettled && !event_settle_remaps(thread))
+                run_stop(thread->run, RUN_REMAPPED, 0);
         thread->phase = FAULT_IDLE;
         if (*(bool *) data)
                 fault_disarm_all(thread);

@@ -42,8 +42,10 @@ struct fault_thread {
         bool ends;
 
         enum fault_phase phase;
-        struct run *run;   /* in hold and serve */
-        bool new_contexts; /* a process was forked since somebody looked */
+        struct run *run;       /* in hold and serve */
+        bool new_contexts;     /* a process was forked or remapped since somebody looked */
+        bool remaps_unsettled; /* see event_settle_remaps() */
+        unsigned settle_tries;
 
         pthread_mutex_t calls_lock;
         struct fault_call *calls;
