@@ -22,6 +22,7 @@
 #define FAULT_STUCK_NS NSEC_PER_SEC
 
 #define FAULT_NICE (-15)
+#define FAULT_DRAIN_READS 16
 #define FAULT_SETTLE_TRIES 3
 
 struct fault_call {
@@ -159,10 +160,11 @@ static int fault_read(struct fault_thread *thread, struct context *context, uint
 void fault_drain(struct fault_thread *thread) {
         uint64_t now_ns = clock_now_ns();
 
-        /* The list may grow at its end as we go. */
+        /* The list may grow at its end as we go. A client can make events without end, but not without us. */
         for (unsigned i = 0; i < thread->domain->n_contexts; i++)
-                while (fault_read(thread, thread->domain->contexts[i], now_ns) > 0)
-                        ;
+                for (unsigned n = 0; n < FAULT_DRAIN_READS; n++)
+                        if (fault_read(thread, thread->domain->contexts[i], now_ns) <= 0)
+                                break;
 }
 
 int fault_retry(struct fault_thread *thread, int (*ioctl)(int uffd, uint64_t address, uint64_t length),

@@ -81,7 +81,7 @@ void fault_end(struct fault_thread *thread, bool disarm);
 /** fault_watch() - start to read a context's messages. 0 or -errno. */
 int fault_watch(struct fault_thread *thread, struct context *context);
 
-/** fault_drain() - read all messages that wait, of all contexts, and treat them as the phase says */
+/** fault_drain() - read the messages that wait, of all contexts, and treat them as the phase says; bounded */
 void fault_drain(struct fault_thread *thread);
 
 /** fault_disarm_all() - take the protection from every mapping and wake everybody */

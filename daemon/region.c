@@ -67,7 +67,6 @@ static int region_identify(struct region *region, struct error *error) {
                 region->kind = REGION_ANONYMOUS;
         } else {
                 region->kind = REGION_TMPFS;
-                region->on_shmem_mount = true;
         }
         return 0;
 }

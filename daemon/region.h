@@ -30,13 +30,12 @@ enum guarantee {
 struct region {
         char name[REGION_NAME_MAX + 1]; /* unique in the domain */
         enum region_kind kind;
-        enum guarantee guarantee; /* as of the last time it was looked at */
-        bool discard_zero;        /* a page removed before it was saved counts as zero */
-        bool on_shmem_mount;      /* tmpfs that has a path: its removals can be watched through inotify */
-        int object;               /* owned; read only; its file offset is ours alone */
+        _Atomic enum guarantee guarantee; /* as of the last time it was looked at */
+        bool discard_zero;                /* a page removed before it was saved counts as zero */
+        int object;                       /* owned; read only; its file offset is ours alone */
         dev_t device;
         ino_t inode;
-        uint64_t bytes;
+        _Atomic uint64_t bytes; /* changes between snapshots only */
         uint32_t page_bytes;
         unsigned index; /* in the domain, and in the snapshot that is being taken */
         TAILQ_ENTRY(region) link;
