@@ -265,6 +265,7 @@ int manifest_render(const json_t *members, char **ret_text, size_t *ret_bytes, s
         CLEANUP_FREE char *dumped = json_dumps(members, JSON_INDENT(1));
         CLEANUP_FREE char *text = NULL;
         CLEANUP(manifest_free_p) struct manifest *manifest = NULL;
+        struct error inner = { .kind = ERROR_NONE };
         char checksum[DIGEST_CHARS + 1];
         size_t length, bytes;
 
@@ -283,8 +284,8 @@ int manifest_render(const json_t *members, char **ret_text, size_t *ret_bytes, s
         text_checksum(text, bytes, checksum);
         memcpy(text + bytes - DIGEST_BEFORE_END, checksum, strlen(checksum));
 
-        if (manifest_parse(text, bytes, &manifest, error) < 0)
-                return -1;
+        if (manifest_parse(text, bytes, &manifest, &inner) < 0)
+                return error_set(error, ERROR_INTERNAL, "the manifest could not be read back: %s", inner.message);
         *ret_text = STEAL_PTR(text);
         *ret_bytes = bytes;
         return 0;
