@@ -544,6 +544,8 @@ int image_writer_new(struct store *store, const struct image_writer_spec *spec, 
         while (!writer->started)
                 pthread_cond_wait(&writer->answer, &writer->lock);
         r = writer->result;
+        while (r < 0 && !writer->ended) /* when the caller hears of it nothing is left behind any more */
+                pthread_cond_wait(&writer->answer, &writer->lock);
         if (r < 0)
                 error_set(error, writer->error.kind, "%s", writer->error.message);
         pthread_mutex_unlock(&writer->lock);
