@@ -73,9 +73,16 @@ static int wait_once(struct cli *cli) {
 
 /* The job's number comes with its first progress; until then there is nothing that could be named. */
 static void cancel_when_asked(struct cli *cli, struct cli_follow *follow) {
+        sigset_t signals;
+
         if (!interrupted || follow->cancelling || !follow->job)
                 return;
         follow->cancelling = true;
+        /* From here on a second signal ends the program, also where the daemon does not answer any more. */
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGINT);
+        sigaddset(&signals, SIGTERM);
+        sigprocmask(SIG_UNBLOCK, &signals, NULL);
         /* Where it has just ended by itself there is nothing to cancel, and the result is what it is. */
         (void) livesnap_cancel_job(cli->livesnap, follow->job);
 }
