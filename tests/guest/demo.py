@@ -99,7 +99,7 @@ def wait_recovered(guest, speed):
     guest.wait_reports(10)
 
 
-def report(ram_mib, vcpus, snapshot, cost, cut, errors):
+def report(ram_mib, vcpus, snapshot, cost, cut, errors, restores_write):
     seconds = snapshot["duration_us"] / 1e6
     written_mib = snapshot["bytes_written"] / 2**20
     total = sum(region["bytes"] for region in snapshot["regions"])
@@ -109,7 +109,7 @@ def report(ram_mib, vcpus, snapshot, cost, cut, errors):
     print(f"""
 The guest: {ram_mib} MiB of RAM, {vcpus} processor{plural}, {cost.before_per_s:,.0f} page writes a second.
 
-  pause (hold)     {snapshot['hold_us'] / 1000:.1f} ms: for so long a write had to wait; nothing was stopped
+  pause (hold)     {snapshot['hold_us'] / 1000:.1f} ms: for so long a write may have had to wait; nothing was stopped
   time             {seconds:.2f} s from the request until the snapshot was safe on the disk
   throughput       {written_mib / seconds:,.0f} MiB/s written, {total / 2**20 / seconds:,.0f} MiB/s of memory covered
   on the disk      {written_mib:,.0f} MiB of {total / 2**20:,.0f} MiB; the rest is zero and takes no room
@@ -127,11 +127,20 @@ The guest: {ram_mib} MiB of RAM, {vcpus} processor{plural}, {cost.before_per_s:,
                    {cut.result['pages']:,} pages compared, word by word, none wrong
                    the guest checks its own memory all the time: {errors} errors
 
-In plain words: the guest went on while its memory was saved. Its unluckiest write waited {cost.stall_us / 1000:.0f} ms.
-To copy the same memory with the guest stopped would have held every write for {seconds * 1000:,.0f} ms, and longer on a
-slower disk; the pause above does not grow with the disk.""")
-    for warning in snapshot.get("warnings", []):
-        print(f"Note: {warning}")
+In plain words: the guest went on while its memory was saved, and its unluckiest write waited {cost.stall_us / 1000:.0f} ms. To stop
+the guest for as long as this disk took would have held every write for {seconds * 1000:,.0f} ms; the pause above does not grow
+with the disk.""")
+    if not restores_write and cost.recovery_s > 1:
+        print("""
+Why it took the guest a while to be back at full speed: this kernel (as those from 6.12 on) leaves pages read-only when
+it takes their protection away, so the first write to each page costs one more fault inside the kernel. The daemon has
+no part in it, and the kernel of Debian 12 (6.1) does not do it.""")
+    if snapshot["throttled_us"] > 0:
+        print(f"""
+For {snapshot['throttled_us'] / 1000:,.0f} ms writes waited for the disk, since the guest wrote faster than the disk took it and the
+daemon's memory for that was spent. A larger --pool-size lets it take more.""")
+    for warning in snapshot["warnings"]:
+        print(f"\nNote: {warning}.")
 
 
 def show_difference(guest, directory):
@@ -153,7 +162,7 @@ def run(arguments, directory, stack):
     started = time.monotonic()
     service = Service(directory)
     stack.append(service.stop)
-    service.livesnap("doctor")
+    doctor = service.livesnap("doctor")
     step("livesnapd runs, and livesnap doctor finds nothing wrong with this machine", started)
 
     started = time.monotonic()
@@ -204,7 +213,7 @@ def run(arguments, directory, stack):
         raise DemoError(f"the guest found {errors} errors in its memory")
     step("livesnap detach: the guest goes on and finds no error in its memory", started)
 
-    report(arguments.ram, arguments.vcpus, snapshot, cost, cut, errors)
+    report(arguments.ram, arguments.vcpus, snapshot, cost, cut, errors, doctor["unwp_restores_write"])
     if arguments.keep:
         print(f"\nKept: {ram['path']} (the image), {restored} (restored)")
 
