@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #ifndef F_SEAL_FUTURE_WRITE
@@ -136,6 +137,17 @@ static void test_shared_anonymous_memory_registers(void **state) {
         munmap(memory, PAGE_BYTES);
 }
 
+/* Its mappings have operations of their own, in which the kernel does not recognise shared memory. */
+static void test_sysv_memory_does_not_register(void **state) {
+        int id = shmget(IPC_PRIVATE, PAGE_BYTES, IPC_CREAT | 0600);
+        void *memory = shmat(id, NULL, 0);
+
+        shmctl(id, IPC_RMID, NULL);
+        assert_ptr_not_equal(memory, (void *) -1);
+        assert_int_equal(register_mapping(memory), -EINVAL);
+        shmdt(memory);
+}
+
 static void test_file_on_a_disk_does_not_register(void **state) {
         char path[] = "/var/tmp/livesnap-platform-XXXXXX";
         int fd = mkostemp(path, O_CLOEXEC);
@@ -180,6 +192,7 @@ int main(void) {
                 cmocka_unit_test(test_inotify_tells_of_what_removes_or_writes),
                 cmocka_unit_test(test_inotify_is_silent_about_mapped_writes_and_zaps),
                 cmocka_unit_test(test_shared_anonymous_memory_registers),
+                cmocka_unit_test(test_sysv_memory_does_not_register),
                 cmocka_unit_test(test_file_on_a_disk_does_not_register),
                 cmocka_unit_test(test_mapping_of_another_userfaultfd_is_busy),
                 cmocka_unit_test(test_read_only_mapping_is_tracked_when_it_becomes_writable),
