@@ -73,7 +73,7 @@ def test_name_that_exists(attached):
     image, = attached.images(attached.writer, {"snapshot": "d/s"})
     before = image.read_bytes()
     attached.writer.wait_progress(100)
-    assert_refused(attached.cli("snapshot", "d", "--name", "s", check=False), "s", "exist")
+    assert_refused(attached.cli("snapshot", "d", "--name", "s", check=False), "s", "already|exist")
     assert image.read_bytes() == before
 
 
