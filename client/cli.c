@@ -113,7 +113,8 @@ int cli_call(struct cli *cli, const char *method, json_t *parameters, json_t **r
 }
 
 int cli_print_json(const struct cli *cli, json_t *json) {
-        bool printed = json && json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0 && putchar('\n') != EOF;
+        bool printed =
+                json && json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0 && putchar('\n') != EOF;
 
         json_decref(json);
         if (!printed)

@@ -27,11 +27,11 @@ static inline int steal_fd(int *fd) {
         return stolen;
 }
 
-#define STEAL_PTR(pointer)                 \
-        ({                                 \
+#define STEAL_PTR(pointer)                               \
+        ({                                               \
                 __typeof__(pointer) stolen_ = (pointer); \
-                (pointer) = NULL;          \
-                stolen_;                   \
+                (pointer) = NULL;                        \
+                stolen_;                                 \
         })
 
 #endif

@@ -5,9 +5,9 @@
 /*
  * What goes wrong, in the form in which a user sees it.
  *
- * Lower layers return 0 or -errno and say no more. A layer that knows what the operation was for fills a `struct error`:
- * the kind is the name of the Varlink error (include/io.livesnap.varlink lists them), the message a sentence that says
- * what failed, on what, and what to do. Nobody below main() prints it.
+ * Lower layers return 0 or -errno and say no more. A layer that knows what the operation was for fills a `struct
+ * error`: the kind is the name of the Varlink error (include/io.livesnap.varlink lists them), the message a sentence
+ * that says what failed, on what, and what to do. Nobody below main() prints it.
  */
 
 enum error_kind {

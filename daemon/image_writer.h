@@ -6,8 +6,8 @@
  * Writes one snapshot: takes chunks from the sweep, checksums their pages, finds the zero ones, and writes the rest to
  * the images with io_uring and O_DIRECT; at the end makes all of it durable and publishes it with one rename.
  *
- * Runs on a lasting thread of the store's. The sweep hands chunks over and gets them back through `release`. Chunks come
- * in any order, each at most once; a chunk of a region that never comes is zero.
+ * Runs on a lasting thread of the store's. The sweep hands chunks over and gets them back through `release`. Chunks
+ * come in any order, each at most once; a chunk of a region that never comes is zero.
  */
 
 #include <stdbool.h>
@@ -32,8 +32,8 @@ struct image_writer_spec {
         uint32_t uid;     /* who asked */
         unsigned n_regions;
         const struct image_writer_region *regions;
-        uint64_t max_rate;                                /* bytes a second; 0: none */
-        void (*release)(void *data, struct chunk *chunk); /* from the writer's thread: the buffer is free again */
+        uint64_t max_rate;                                    /* bytes a second; 0: none */
+        void (*release)(void *data, struct chunk *chunk);     /* from the writer's thread: the buffer is free again */
         void (*progress)(void *data, uint64_t bytes_written); /* from the writer's thread, now and then; may be NULL */
         void *data;
 };
@@ -42,8 +42,8 @@ struct image_writer_spec {
  * image_writer_new() - prepare the work directory and start writing
  * @spec: copied, but for @release, @progress and @data
  *
- * Blocks until the store has answered: not for the main thread. The name is checked for existence here, and again by the
- * rename. Return: 0, or -1 with *error set.
+ * Blocks until the store has answered: not for the main thread. The name is checked for existence here, and again by
+ * the rename. Return: 0, or -1 with *error set.
  */
 int image_writer_new(struct store *store, const struct image_writer_spec *spec, struct image_writer **ret,
                      struct error *error);
@@ -57,14 +57,15 @@ void image_writer_submit(struct image_writer *writer, struct chunk *chunk);
 /** image_writer_failed() - has a write failed? Cheap, for the sweep to look at between chunks. */
 bool image_writer_failed(const struct image_writer *writer);
 
-/** image_writer_flush() - wait until everything submitted is written and all chunks are released. -1 if a write failed. */
+/** image_writer_flush() - wait until everything submitted is written and all chunks are released. -1 if a write failed.
+ */
 int image_writer_flush(struct image_writer *writer, struct error *error);
 
 /**
  * image_writer_publish() - make it durable and visible
  * @figures: members of the type Snapshot of io.livesnap that only the capture knows (guarantee, arm_us, hold_us,
- *           pages_fault, fault_us, warnings, kernel, ...) as a JSON object, borrowed; each region's own are in its member
- *           "regions", an array in the order of the spec whose objects are merged into the manifest's. duration_us is
+ *           pages_fault, fault_us, warnings, kernel, ...) as a JSON object, borrowed; each region's own are in its
+ * member "regions", an array in the order of the spec whose objects are merged into the manifest's. duration_us is
  *           computed here, from @started_ns (CLOCK_MONOTONIC), as late as can be.
  * @ret: the Snapshot as published, a new reference
  *

@@ -7,9 +7,9 @@
  * looks at.
  *
  * A process's descriptors are closed at its death only when the last thread that shares the table is gone, and a thread
- * that waits for a disk does not go. A userfaultfd that is not closed keeps its client asleep. So all threads that touch
- * the store descend from one that was started before the first userfaultfd was made and that has a descriptor table of
- * its own (unshare(CLONE_FILES)). No path, descriptor or lock of the store is used on any other thread.
+ * that waits for a disk does not go. A userfaultfd that is not closed keeps its client asleep. So all threads that
+ * touch the store descend from one that was started before the first userfaultfd was made and that has a descriptor
+ * table of its own (unshare(CLONE_FILES)). No path, descriptor or lock of the store is used on any other thread.
  */
 
 #include <stdbool.h>
@@ -70,7 +70,8 @@ void store_dispatch(struct store *store);
  * What follows runs on the store's threads only (from store_call.run).
  */
 
-/** The answers are JSON objects of the type Snapshot of io.livesnap, new references. Return 0, or -1 with *error set. */
+/** The answers are JSON objects of the type Snapshot of io.livesnap, new references. Return 0, or -1 with *error set.
+ */
 int store_list(struct store *store, const char *domain_or_null, json_t **ret_array, struct error *error);
 int store_show(struct store *store, const char *domain, const char *name, json_t **ret, struct error *error);
 /** @uid: who asks; only its owner and root may delete or read a snapshot back */
@@ -85,7 +86,7 @@ struct store_opened {
                 uint64_t bytes;
                 int image;
                 int sums;
-        } *regions;
+        } * regions;
 };
 
 int store_open(struct store *store, const char *domain, const char *name, const char *region_or_null, uint32_t uid,

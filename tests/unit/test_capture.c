@@ -90,7 +90,7 @@ static void model_write(unsigned i) {
         unsigned mapping = m.writers[i].mapping, page = m.writers[i].page;
 
         if (m.armed[mapping][page]) {
-                m.queue[m.n_queued++] = (struct message) { mapping, page };
+                m.queue[m.n_queued++] = (struct message){ mapping, page };
                 m.writers[i].state = ASLEEP;
         } else {
                 m.memory[page]++;
@@ -176,7 +176,7 @@ static unsigned model_faults(unsigned pick) {
         }
         if (m.stale_left > 0 && n++ == pick) {
                 m.stale_left--;
-                model_serve((struct message) { N_MAPPINGS - 1, N_PAGES - 1 });
+                model_serve((struct message){ N_MAPPINGS - 1, N_PAGES - 1 });
         }
         return n;
 }
@@ -260,19 +260,19 @@ static void test_every_order(const struct scope *scope, const char *what) {
 }
 
 static void test_two_mappings_of_one_page(void **state) {
-        test_every_order(&(struct scope) { .n_writers = 2 }, "two mappings of one page");
+        test_every_order(&(struct scope){ .n_writers = 2 }, "two mappings of one page");
 }
 
 static void test_three_writers(void **state) {
-        test_every_order(&(struct scope) { .n_writers = 3 }, "three writers");
+        test_every_order(&(struct scope){ .n_writers = 3 }, "three writers");
 }
 
 static void test_duplicate_message(void **state) {
-        test_every_order(&(struct scope) { .n_writers = 2, .n_duplicates = 1 }, "a duplicate message");
+        test_every_order(&(struct scope){ .n_writers = 2, .n_duplicates = 1 }, "a duplicate message");
 }
 
 static void test_stale_message(void **state) {
-        test_every_order(&(struct scope) { .n_writers = 2, .n_stale = 1 }, "a stale message");
+        test_every_order(&(struct scope){ .n_writers = 2, .n_stale = 1 }, "a stale message");
 }
 
 static void test_spent_pool(void **state) {
@@ -282,7 +282,7 @@ static void test_spent_pool(void **state) {
                 pool_slot_note(pool, slot)->next_page = taken;
                 taken = slot;
         }
-        test_every_order(&(struct scope) { .n_writers = 3 }, "three writers and a spent pool");
+        test_every_order(&(struct scope){ .n_writers = 3 }, "three writers and a spent pool");
         for (; n > 0; n--) {
                 uint32_t next = pool_slot_note(pool, taken)->next_page;
 
@@ -294,7 +294,7 @@ static void test_spent_pool(void **state) {
 static void test_disarm_before_save_is_caught(void **state) {
         unsigned long wrong;
 
-        explore(&(struct scope) { .n_writers = 2, .disarm_first = true }, &wrong);
+        explore(&(struct scope){ .n_writers = 2, .disarm_first = true }, &wrong);
         assert_true(wrong > 0);
 }
 
