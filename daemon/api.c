@@ -38,11 +38,11 @@ static void api_on_empty_domain(void *data) {
 static int api_make_parts(struct api *api, struct error *error) {
         api->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (api->wake_fd < 0)
-                return error_set(error, ERROR_INTERNAL, "Cannot make an eventfd: %s.", strerror(errno));
+                return error_set(error, ERROR_INTERNAL, "cannot make an eventfd: %s", strerror(errno));
         api->wake = event_new(api->base, api->wake_fd, EV_READ | EV_PERSIST, api_on_wake, api);
         if (!api->wake || event_add(api->wake, NULL) < 0 || jobs_new(api->base, &api->jobs) < 0 ||
             registry_new(api_on_empty_domain, api, &api->registry) < 0)
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
         return pool_new(api->config.pool_bytes, &api->pool, error);
 }
 
@@ -56,7 +56,7 @@ int api_new(const struct api_config *config, struct store *store, struct event_b
                 return -1;
         api = calloc(1, sizeof(*api));
         if (!api)
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
         api->config = *config;
         api->store = store;
         api->base = base;

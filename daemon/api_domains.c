@@ -18,7 +18,7 @@ void api_on_get_userfaultfd_device(struct call *call, void *context) {
         if (fd < 0) {
                 error_set(&error, ERROR_PERMISSION_DENIED,
                           "livesnapd has no right to /dev/userfaultfd: run it as root or give its user access to the "
-                          "device.");
+                          "device");
                 call_fail(call, &error);
                 return;
         }
@@ -85,7 +85,7 @@ static bool api_read_attach_mapping(struct call *call, json_t *json, unsigned in
         int place = -1;
 
         if (!wrong && call_peer_uid(call) != 0 && pid != (uint64_t) call_peer_pid(call)) {
-                error_set(&error, ERROR_PERMISSION_DENIED, "Only root may attach another process.");
+                error_set(&error, ERROR_PERMISSION_DENIED, "only root may attach another process");
                 call_fail(call, &error);
                 return false;
         }
@@ -125,7 +125,7 @@ static bool api_read_attach(struct call *call, json_t *regions, json_t *mappings
         request->uffds = calloc(n_mappings, sizeof(*request->uffds));
         uffd_indices = calloc(n_mappings, sizeof(*uffd_indices));
         if (!request->regions || !request->mappings || !request->uffds || !uffd_indices) {
-                call_fail(call, &(struct error){ ERROR_INTERNAL, "Out of memory." });
+                call_fail(call, &(struct error){ ERROR_INTERNAL, "out of memory" });
                 good = false;
         }
         for (size_t i = 0; i < n_regions && good; i++) {
@@ -151,7 +151,7 @@ static int api_attach(struct api *api, const struct call *call, const char *name
                 return -1;
         if (entry->job)
                 return error_set(error, ERROR_BUSY,
-                                 "A snapshot of domain %s is being taken (job %llu): wait until it has ended.", name,
+                                 "a snapshot of domain %s is being taken (job %llu): wait until it has ended", name,
                                  (unsigned long long) entry->job);
         if (attach_all(entry, request, error) < 0) {
                 if (is_new)
@@ -193,13 +193,13 @@ static int api_detach(struct api *api, uid_t uid, const char *name, const char *
                 return -1;
         if (entry->job)
                 return error_set(error, ERROR_BUSY,
-                                 "A snapshot of domain %s is being taken (job %llu): wait until it has ended or cancel "
-                                 "it ('livesnap cancel %llu').",
+                                 "a snapshot of domain %s is being taken (job %llu): wait until it has ended or cancel "
+                                 "it ('livesnap cancel %llu')",
                                  name, (unsigned long long) entry->job, (unsigned long long) entry->job);
         if (region_name) {
                 region = domain_find_region_by_name(entry->domain, region_name);
                 if (!region)
-                        return error_set(error, ERROR_NO_SUCH_REGION, "Domain %s has no region '%.128s'.", name,
+                        return error_set(error, ERROR_NO_SUCH_REGION, "domain %s has no region '%.128s'", name,
                                          region_name);
         }
         /* The last region takes the domain with it. */

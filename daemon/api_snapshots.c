@@ -87,7 +87,7 @@ static struct job *api_start_snapshot(struct api *api, struct registry_entry *en
                 return NULL;
         work = calloc(1, sizeof(*work));
         if (!work) {
-                error_set(error, ERROR_INTERNAL, "Out of memory.");
+                error_set(error, ERROR_INTERNAL, "out of memory");
                 job_drop(job);
                 return NULL;
         }
@@ -115,7 +115,7 @@ static struct job *api_find_and_start(struct api *api, const struct call *call, 
                 return NULL;
         if (entry->job) {
                 error_set(error, ERROR_BUSY,
-                          "A snapshot of domain %s is being taken already (job %llu): wait until it has ended.", domain,
+                          "a snapshot of domain %s is being taken already (job %llu): wait until it has ended", domain,
                           (unsigned long long) entry->job);
                 return NULL;
         }

@@ -52,7 +52,7 @@ static void api_store_submit(struct call *call, struct api *api, void (*run)(str
         struct api_store_call *work = calloc(1, sizeof(*work));
 
         if (!work) {
-                call_fail(call, &(struct error){ ERROR_INTERNAL, "Out of memory." });
+                call_fail(call, &(struct error){ ERROR_INTERNAL, "out of memory" });
                 return;
         }
         *work = *parameters;
@@ -125,7 +125,7 @@ static void api_run_show(struct store *store, struct store_call *base) {
                 return;
         if (!api_may_see(snapshot, work->uid))
                 error_set(&work->error, ERROR_PERMISSION_DENIED,
-                          "Snapshot %s/%s belongs to another user: only that user and root may see it.", work->domain,
+                          "snapshot %s/%s belongs to another user: only that user and root may see it", work->domain,
                           work->name);
         work->result = json_pack("{s:o}", "snapshot", snapshot);
 }
@@ -166,7 +166,7 @@ static void api_on_opened(struct store_call *base) {
         if (work->is_opened && store_opened_receive(work->api->store, &work->opened, &work->error) == 0)
                 fds = calloc(1 + 2 * (size_t) work->opened.n_regions, sizeof(*fds));
         if (!fds) {
-                error_set(&work->error, ERROR_INTERNAL, "Out of memory.");
+                error_set(&work->error, ERROR_INTERNAL, "out of memory");
                 call_fail(work->call, &work->error);
                 store_opened_done(&work->opened);
                 api_store_call_free(work);
@@ -300,7 +300,7 @@ void api_on_verify_snapshot(struct call *call, void *context) {
         verify = calloc(1, sizeof(*verify));
         if (!verify) {
                 job_drop(job);
-                call_fail(call, &(struct error){ ERROR_INTERNAL, "Out of memory." });
+                call_fail(call, &(struct error){ ERROR_INTERNAL, "out of memory" });
                 return;
         }
         verify->base = (struct store_call){ .run = api_run_verify, .done = api_on_verified, .lasting = true };

@@ -51,7 +51,7 @@ static int attach_find_regions(struct attach *attach) {
                         if (request->regions[j].region->device == wanted->region->device &&
                             request->regions[j].region->inode == wanted->region->inode)
                                 return error_set(attach->error, ERROR_BAD_REQUEST,
-                                                 "Two of the regions are the same object.");
+                                                 "two of the regions are the same object");
                 if (known) {
                         region_free(wanted->region);
                         wanted->region = known;
@@ -88,11 +88,11 @@ static int attach_check_mapping(struct attach *attach, const struct attach_mappi
             __builtin_add_overflow(mapping->address, mapping->length, &end) ||
             __builtin_add_overflow(mapping->offset, mapping->length, &end))
                 return error_set(attach->error, ERROR_BAD_MAPPING,
-                                 "The mapping at %#llx, %llu bytes, is not made of whole pages.",
+                                 "the mapping at %#llx, %llu bytes, is not made of whole pages",
                                  (unsigned long long) mapping->address, (unsigned long long) mapping->length);
         if (!attach_is_mapped(maps, mapping, region))
                 return error_set(attach->error, ERROR_BAD_MAPPING,
-                                 "Process %d does not map the object at %#llx, %llu bytes, as it was said to.",
+                                 "process %d does not map the object at %#llx, %llu bytes, as it was said to",
                                  (int) pid, (unsigned long long) mapping->address,
                                  (unsigned long long) mapping->length);
         return 0;
@@ -100,9 +100,9 @@ static int attach_check_mapping(struct attach *attach, const struct attach_mappi
 
 static int attach_explain_maps(struct attach *attach, pid_t pid, int r) {
         if (r == -ESRCH)
-                return error_set(attach->error, ERROR_BAD_MAPPING, "Process %d is gone.", (int) pid);
+                return error_set(attach->error, ERROR_BAD_MAPPING, "process %d is gone", (int) pid);
         return error_set(attach->error, ERROR_PERMISSION_DENIED,
-                         "Cannot look at the mappings of process %d (%s): livesnapd needs CAP_SYS_PTRACE.", (int) pid,
+                         "cannot look at the mappings of process %d (%s): livesnapd needs CAP_SYS_PTRACE", (int) pid,
                          strerror(-r));
 }
 
@@ -115,20 +115,20 @@ static int attach_handshake(struct attach *attach, int uffd) {
         n = readlink(path, target, sizeof(target) - 1);
         target[n < 0 ? 0 : n] = '\0';
         if (strcmp(target, "anon_inode:[userfaultfd]") != 0)
-                return error_set(attach->error, ERROR_BAD_MAPPING, "A descriptor that should be a userfaultfd is not.");
+                return error_set(attach->error, ERROR_BAD_MAPPING, "a descriptor that should be a userfaultfd is not");
         if (fcntl(uffd, F_SETFL, O_NONBLOCK) < 0)
-                return error_set(attach->error, ERROR_BAD_MAPPING, "Cannot make the userfaultfd non-blocking: %s.",
+                return error_set(attach->error, ERROR_BAD_MAPPING, "cannot make the userfaultfd non-blocking: %s",
                                  strerror(errno));
         r = uffd_handshake(uffd, ATTACH_FEATURES, NULL);
         if (r == 0)
                 return 0;
         if (r == -EPERM)
                 return error_set(attach->error, ERROR_PERMISSION_DENIED,
-                                 "The kernel does not let livesnapd follow forks: it needs CAP_SYS_PTRACE (run it as "
-                                 "root or by its systemd unit).");
+                                 "the kernel does not let livesnapd follow forks: it needs CAP_SYS_PTRACE (run it as "
+                                 "root or by its systemd unit)");
         return error_set(attach->error, r == -EINVAL || r == -EOPNOTSUPP ? ERROR_KERNEL_UNSUPPORTED : ERROR_BAD_MAPPING,
-                         "The userfaultfd cannot be used (%s): it was used before, or the kernel is too old (5.19 or "
-                         "later is needed; 'livesnap doctor' tells).",
+                         "the userfaultfd cannot be used (%s): it was used before, or the kernel is too old (5.19 or "
+                         "later is needed; 'livesnap doctor' tells)",
                          strerror(-r));
 }
 
@@ -142,24 +142,24 @@ static int attach_register(struct attach *attach, struct context *context, const
         int r = context_add(context, &mapping);
 
         if (r == -EEXIST)
-                return error_set(attach->error, ERROR_BAD_MAPPING, "Two of the mappings overlap at %#llx.",
+                return error_set(attach->error, ERROR_BAD_MAPPING, "two of the mappings overlap at %#llx",
                                  (unsigned long long) wanted->address);
         if (r < 0)
-                return error_set(attach->error, ERROR_LIMIT_EXCEEDED, "Process %d has too many mappings.",
+                return error_set(attach->error, ERROR_LIMIT_EXCEEDED, "process %d has too many mappings",
                                  (int) context->pid);
         r = uffd_register_wp(context->uffd, wanted->address, wanted->length);
         if (r == -EBUSY)
                 return error_set(attach->error, ERROR_BUSY,
-                                 "The memory of process %d at %#llx is under a userfaultfd already: it is attached, or "
-                                 "the program uses userfaultfd itself.",
+                                 "the memory of process %d at %#llx is under a userfaultfd already: it is attached, or "
+                                 "the program uses userfaultfd itself",
                                  (int) context->pid, (unsigned long long) wanted->address);
         if (r == -EPERM)
                 return error_set(attach->error, ERROR_BAD_MAPPING,
-                                 "Process %d cannot write the memory at %#llx and never will: it needs no tracking.",
+                                 "process %d cannot write the memory at %#llx and never will: it needs no tracking",
                                  (int) context->pid, (unsigned long long) wanted->address);
         if (r < 0)
                 return error_set(attach->error, ERROR_BAD_MAPPING,
-                                 "Cannot register the memory of process %d at %#llx: %s.", (int) context->pid,
+                                 "cannot register the memory of process %d at %#llx: %s", (int) context->pid,
                                  (unsigned long long) wanted->address, strerror(-r));
         return 0;
 }
@@ -173,7 +173,7 @@ static int attach_uffd(struct attach *attach, unsigned index) {
                 return attach_explain_maps(attach, uffd->pid, r);
         r = attach_handshake(attach, uffd->fd);
         if (r == 0 && context_new(uffd->fd, uffd->pid, &attach->contexts[index]) < 0)
-                r = error_set(attach->error, ERROR_INTERNAL, "Out of memory.");
+                r = error_set(attach->error, ERROR_INTERNAL, "out of memory");
         if (r == 0)
                 uffd->fd = -1;
         for (unsigned i = 0; i < attach->request->n_mappings && r == 0; i++) {
@@ -226,12 +226,12 @@ static int attach_try(struct attach *attach) {
 
         attach->contexts = calloc(request->n_uffds + 1, sizeof(struct context *));
         if (!attach->contexts)
-                return error_set(attach->error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(attach->error, ERROR_INTERNAL, "out of memory");
         attach->n_contexts = request->n_uffds;
         if (attach_find_regions(attach) < 0)
                 return -1;
         if (attach->entry->domain->n_regions + request->n_regions > DOMAIN_REGIONS_MAX)
-                return error_set(attach->error, ERROR_LIMIT_EXCEEDED, "A domain has at most %u regions.",
+                return error_set(attach->error, ERROR_LIMIT_EXCEEDED, "a domain has at most %u regions",
                                  DOMAIN_REGIONS_MAX);
         for (unsigned i = 0; i < request->n_uffds; i++)
                 if (attach_uffd(attach, i) < 0)
@@ -239,7 +239,7 @@ static int attach_try(struct attach *attach) {
         r = fault_call(attach->entry->thread, attach_on_commit, attach);
         if (r < 0)
                 return error_set(attach->error, ERROR_LIMIT_EXCEEDED,
-                                 "Cannot track any more processes in domain %s: %s.", attach->entry->domain->name,
+                                 "cannot track any more processes in domain %s: %s", attach->entry->domain->name,
                                  strerror(-r));
         return 0;
 }

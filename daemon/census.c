@@ -130,8 +130,8 @@ static int census_refuse(struct census_work *work, pid_t pid, const struct regio
                 fclose(file);
         }
         return error_set(work->error, ERROR_UNTRACKED_WRITER,
-                         "Process %d (%s) maps region %s writable and is not tracked, so no snapshot would be "
-                         "consistent: attach it too (livesnap attach --pid %d --domain %s).",
+                         "process %d (%s) maps region %s writable and is not tracked, so no snapshot would be "
+                         "consistent: attach it too (livesnap attach --pid %d --domain %s)",
                          (int) pid, comm, region->name, (int) pid, work->domain->name);
 }
 
@@ -250,7 +250,7 @@ static int census_look(struct census_work *work, bool descriptors) {
         int r = 0;
 
         if (!proc)
-                return error_set(work->error, ERROR_INTERNAL, "Cannot read /proc: %s.", strerror(errno));
+                return error_set(work->error, ERROR_INTERNAL, "cannot read /proc: %s", strerror(errno));
         while (r == 0 && (entry = readdir(proc))) {
                 pid_t pid = (pid_t) atoi(entry->d_name);
 
@@ -278,7 +278,7 @@ int census_take(struct fault_thread *thread, struct census *ret, struct error *e
                 return 0;
         fault_call(thread, census_on_look, &remapped);
         if (census_copy_contexts(&work) < 0)
-                r = error_set(error, ERROR_INTERNAL, "Out of memory.");
+                r = error_set(error, ERROR_INTERNAL, "out of memory");
         else
                 r = census_look(&work, descriptors);
         census_work_deinit(&work);

@@ -55,10 +55,10 @@ static int cut_arm_context(struct cut *cut, struct context *context) {
 static int cut_fail(struct cut *cut, const struct context *context, int r, struct error *error) {
         if (clock_now_ns() > cut->deadline_ns)
                 return error_set(error, ERROR_HOLD_TOO_LONG,
-                                 "The hold lasted longer than %llu ms, so all threads were let go and no snapshot was "
-                                 "taken: try again when fewer processes are forked, or raise --max-hold.",
+                                 "the hold lasted longer than %llu ms, so all threads were let go and no snapshot was "
+                                 "taken: try again when fewer processes are forked, or raise --max-hold",
                                  (unsigned long long) (cut->run->max_hold_ns / NSEC_PER_MSEC));
-        return error_set(error, ERROR_ARM_FAILED, "Cannot write-protect the memory of process %d: %s.",
+        return error_set(error, ERROR_ARM_FAILED, "cannot write-protect the memory of process %d: %s",
                          (int) context->pid, strerror(-r));
 }
 
@@ -118,7 +118,7 @@ int cut_make(struct fault_thread *thread, struct run *run, struct error *error) 
         if (!run_goes_on(run) || (thread->remaps_unsettled && !event_settle_remaps(thread)))
                 return error_set(
                         error, ERROR_UNTRACKED_WRITER,
-                        "A process began to write untracked while the memory was being protected: attach again.");
+                        "a process began to write untracked while the memory was being protected: attach again");
         cut_map_holes(&cut);
         removal_watch_start(run->removal, thread->domain);
         run->hold_ns = clock_now_ns() - start_ns;

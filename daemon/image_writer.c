@@ -454,9 +454,8 @@ static int writer_prepare(struct image_writer *writer, struct error *error) {
                 if (choose_name(writer, error) < 0)
                         return -1;
         } else if (store_has(writer->store, writer->domain, writer->name))
-                return error_set(error, ERROR_SNAPSHOT_EXISTS,
-                                 "domain '%s' has a snapshot '%s' already; use another name", writer->domain,
-                                 writer->name);
+                return error_set(error, ERROR_SNAPSHOT_EXISTS, "snapshot %s/%s exists already; use another name",
+                                 writer->domain, writer->name);
         return image_files_create(&writer->files, error);
 }
 
@@ -572,6 +571,21 @@ void image_writer_submit(struct image_writer *writer, struct chunk *chunk) {
 bool image_writer_failed(const struct image_writer *writer) {
         /* relaxed: the sweep only stops sooner for it; errors are read under the lock */
         return atomic_load_explicit(&writer->failed, memory_order_relaxed);
+}
+
+bool image_writer_settle(struct image_writer *writer, unsigned timeout_ms) {
+        uint64_t until_ns = now_ns() + (uint64_t) timeout_ms * 1000000;
+        struct timespec until = { .tv_sec = (time_t) (until_ns / 1000000000),
+                                  .tv_nsec = (long) (until_ns % 1000000000) };
+        bool settled;
+        int r = 0;
+
+        pthread_mutex_lock(&writer->lock);
+        while (writer->outstanding && r == 0)
+                r = pthread_cond_clockwait(&writer->answer, &writer->lock, CLOCK_MONOTONIC, &until);
+        settled = !writer->outstanding;
+        pthread_mutex_unlock(&writer->lock);
+        return settled;
 }
 
 int image_writer_flush(struct image_writer *writer, struct error *error) {

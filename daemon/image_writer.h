@@ -57,6 +57,9 @@ void image_writer_submit(struct image_writer *writer, struct chunk *chunk);
 /** image_writer_failed() - has a write failed? Cheap, for the sweep to look at between chunks. */
 bool image_writer_failed(const struct image_writer *writer);
 
+/** image_writer_settle() - wait until all chunks are released, or for a time. Return: are they? */
+bool image_writer_settle(struct image_writer *writer, unsigned timeout_ms);
+
 /** image_writer_flush() - wait until everything submitted is written and all chunks are released. -1 if a write failed.
  */
 int image_writer_flush(struct image_writer *writer, struct error *error);

@@ -95,13 +95,13 @@ struct job *jobs_add(struct jobs *jobs, const struct job_kind *kind, const char 
         struct job *job;
 
         if (jobs->n_active >= JOBS_ACTIVE_MAX) {
-                error_set(error, ERROR_LIMIT_EXCEEDED, "%u jobs are running already: wait until one has ended.",
+                error_set(error, ERROR_LIMIT_EXCEEDED, "%u jobs are running already: wait until one has ended",
                           jobs->n_active);
                 return NULL;
         }
         job = calloc(1, sizeof(*job));
         if (!job) {
-                error_set(error, ERROR_INTERNAL, "Out of memory.");
+                error_set(error, ERROR_INTERNAL, "out of memory");
                 return NULL;
         }
         job->jobs = jobs;
@@ -162,7 +162,7 @@ void job_answer(struct job *job, struct call *call, bool owns) {
         }
         waiter = job->n_waiters < JOB_WAITERS_MAX ? calloc(1, sizeof(*waiter)) : NULL;
         if (!waiter) {
-                error_set(&error, ERROR_LIMIT_EXCEEDED, "Too many callers wait for job %llu.",
+                error_set(&error, ERROR_LIMIT_EXCEEDED, "too many callers wait for job %llu",
                           (unsigned long long) job->id);
                 call_fail(call, &error);
                 return;
@@ -179,7 +179,7 @@ struct job *jobs_find(struct jobs *jobs, uint64_t id, uid_t uid, struct error *e
         TAILQ_FOREACH (job, &jobs->list, link)
                 if (job->id == id && (uid == 0 || uid == job->uid))
                         return job;
-        error_set(error, ERROR_NO_SUCH_JOB, "There is no job %llu: 'livesnap jobs' lists those that there are.",
+        error_set(error, ERROR_NO_SUCH_JOB, "there is no job %llu: 'livesnap jobs' lists those that there are",
                   (unsigned long long) id);
         return NULL;
 }

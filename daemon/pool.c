@@ -44,7 +44,7 @@ static int pool_map(struct pool *pool, struct error *error) {
         if (pool->memory == MAP_FAILED) {
                 pool->memory = NULL;
                 return error_set(error, ERROR_INTERNAL,
-                                 "Cannot get %llu MiB of memory for the pool (%s): use a smaller --pool-size.",
+                                 "cannot get %llu MiB of memory for the pool (%s): use a smaller --pool-size",
                                  (unsigned long long) (pool->bytes >> 20), strerror(errno));
         }
         (void) madvise(pool->memory, pool->bytes, MADV_DONTDUMP);
@@ -81,11 +81,11 @@ int pool_new(uint64_t bytes, struct pool **ret, struct error *error) {
         uint64_t n_chunks;
 
         if (bytes < POOL_BYTES_MIN || bytes > POOL_BYTES_MAX)
-                return error_set(error, ERROR_BAD_REQUEST, "A pool of %llu bytes is out of range: use 8M to 1T.",
+                return error_set(error, ERROR_BAD_REQUEST, "a pool of %llu bytes is out of range: use 8M to 1T",
                                  (unsigned long long) bytes);
         pool = calloc(1, sizeof(*pool));
         if (!pool)
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
 
         pool->bytes = bytes - bytes % CHUNK_BYTES;
         n_chunks = pool->bytes / 8 / CHUNK_BYTES;
@@ -103,7 +103,7 @@ int pool_new(uint64_t bytes, struct pool **ret, struct error *error) {
         }
         if (pool_make_tables(pool) < 0) {
                 pool_free(pool);
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
         }
         *ret = pool;
         return 0;

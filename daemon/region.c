@@ -44,11 +44,11 @@ static int region_identify(struct region *region, struct error *error) {
         struct stat st;
 
         if (fstat(region->object, &st) < 0 || fstatfs(region->object, &fs) < 0)
-                return error_set(error, ERROR_BAD_MAPPING, "Cannot look at the object: %s.", strerror(errno));
+                return error_set(error, ERROR_BAD_MAPPING, "cannot look at the object: %s", strerror(errno));
         if (!S_ISREG(st.st_mode) || (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC))
                 return error_set(error, ERROR_BAD_MAPPING,
-                                 "The object is not shared memory: only memfd, tmpfs, hugetlbfs and shared anonymous "
-                                 "memory can be snapshotted.");
+                                 "the object is not shared memory: only memfd, tmpfs, hugetlbfs and shared anonymous "
+                                 "memory can be snapshotted");
         region->device = st.st_dev;
         region->inode = st.st_ino;
         region->page_bytes = CHUNK_PAGE_BYTES;
@@ -56,8 +56,8 @@ static int region_identify(struct region *region, struct error *error) {
         if (fs.f_type == HUGETLBFS_MAGIC) {
                 if (fs.f_bsize != CHUNK_BYTES)
                         return error_set(error, ERROR_BAD_MAPPING,
-                                         "The object has pages of %ld KiB: of huge pages only those of 2 MiB are "
-                                         "supported.",
+                                         "the object has pages of %ld KiB: of huge pages only those of 2 MiB are "
+                                         "supported",
                                          (long) fs.f_bsize / 1024);
                 region->page_bytes = CHUNK_BYTES;
                 region->kind = REGION_HUGETLBFS;
@@ -78,7 +78,7 @@ int region_new(int object, struct region **ret, struct error *error) {
         region = calloc(1, sizeof(*region));
         if (!region) {
                 close(object);
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
         }
         region->object = object;
         fresh = region_reopen(object);
@@ -105,10 +105,10 @@ int region_refresh(struct region *region, struct error *error) {
         struct stat st;
 
         if (fstat(region->object, &st) < 0)
-                return error_set(error, ERROR_BAD_MAPPING, "Cannot look at the object: %s.", strerror(errno));
+                return error_set(error, ERROR_BAD_MAPPING, "cannot look at the object: %s", strerror(errno));
         if (st.st_size <= 0 || (uint64_t) st.st_size > CAPTURE_BYTES_MAX)
                 return error_set(error, ERROR_BAD_MAPPING,
-                                 "The object has %lld bytes: a region has at least 1 and at most %llu.",
+                                 "the object has %lld bytes: a region has at least 1 and at most %llu",
                                  (long long) st.st_size, CAPTURE_BYTES_MAX);
         region->bytes = (uint64_t) st.st_size;
         if (region_is_sealed(region))

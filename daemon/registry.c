@@ -83,12 +83,12 @@ struct registry_entry *registry_find(struct registry *registry, const char *name
                 if (name_check("domain", name, error) < 0)
                         return NULL;
                 error_set(error, ERROR_NO_SUCH_DOMAIN,
-                          "There is no domain '%s': 'livesnap domains' lists those that are attached.", name);
+                          "there is no domain '%s': 'livesnap domains' lists those that are attached", name);
                 return NULL;
         }
         if (!registry_may_use(entry, uid)) {
                 error_set(error, ERROR_PERMISSION_DENIED,
-                          "Domain %s belongs to another user (uid %u): only that user and root may act on it.", name,
+                          "domain %s belongs to another user (uid %u): only that user and root may act on it", name,
                           (unsigned) entry->domain->uid);
                 return NULL;
         }
@@ -100,21 +100,21 @@ static struct registry_entry *registry_add(struct registry *registry, const char
         struct registry_entry *entry;
 
         if (registry->n_entries >= REGISTRY_DOMAINS_MAX) {
-                error_set(error, ERROR_LIMIT_EXCEEDED, "There are %u domains already: detach one first.",
+                error_set(error, ERROR_LIMIT_EXCEEDED, "there are %u domains already: detach one first",
                           registry->n_entries);
                 return NULL;
         }
         entry = calloc(1, sizeof(*entry));
         if (!entry || domain_new(name, uid, &entry->domain) < 0) {
                 free(entry);
-                error_set(error, ERROR_INTERNAL, "Out of memory.");
+                error_set(error, ERROR_INTERNAL, "out of memory");
                 return NULL;
         }
         entry->registry = registry;
         if (fault_thread_new(entry->domain, registry_on_empty, entry, &entry->thread) < 0) {
                 domain_free(entry->domain);
                 free(entry);
-                error_set(error, ERROR_INTERNAL, "Cannot start a fault thread: too many threads or descriptors.");
+                error_set(error, ERROR_INTERNAL, "cannot start a fault thread: too many threads or descriptors");
                 return NULL;
         }
         TAILQ_INSERT_TAIL(&registry->entries, entry, link);

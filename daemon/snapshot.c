@@ -11,6 +11,8 @@
 #include "daemon/removal.h"
 #include "daemon/sweep.h"
 
+#define SNAPSHOT_LOOK_MS 20
+
 struct snapshot {
         struct snapshot_spec spec; /* name owned, or NULL */
         struct domain *domain;     /* borrowed */
@@ -43,27 +45,27 @@ static int snapshot_explain_stop(struct snapshot *snapshot) {
         case RUN_GOES_ON:
                 break;
         case RUN_CANCELLED:
-                return error_set(error, ERROR_CANCELLED, "The snapshot was cancelled.");
+                return error_set(error, ERROR_CANCELLED, "the snapshot was cancelled");
         case RUN_POOL_SPENT:
                 return error_set(
                         error, ERROR_POOL_SPENT,
-                        "The program wrote faster than the disk, until the pool of %llu MiB was spent, and the "
-                        "policy is to give up then: use a larger --pool-size, or --pool-policy throttle.",
+                        "the program wrote faster than the disk, until the pool of %llu MiB was spent, and the "
+                        "policy is to give up then: use a larger --pool-size, or --pool-policy throttle",
                         (unsigned long long) (pool_bytes(snapshot->spec.pool) >> 20));
         case RUN_READ_FAILED:
-                return error_set(error, ERROR_INTERNAL, "Cannot read the memory of domain %s: %s.",
+                return error_set(error, ERROR_INTERNAL, "cannot read the memory of domain %s: %s",
                                  snapshot->domain->name, strerror(error_number));
         case RUN_UNTRACKED:
                 return error_set(error, ERROR_UNTRACKED_WRITER,
-                                 "In the course of the snapshot %s: detach domain %s and attach it again.",
+                                 "in the course of the snapshot %s: detach domain %s and attach it again",
                                  snapshot->domain->untracked, snapshot->domain->name);
         case RUN_REMAPPED:
                 return error_set(error, ERROR_UNTRACKED_WRITER,
-                                 "A process of domain %s called mremap() in the course of the snapshot, so what it "
-                                 "wrote since cannot be told: take the snapshot again.",
+                                 "a process of domain %s called mremap() in the course of the snapshot, so what it "
+                                 "wrote since cannot be told: take the snapshot again",
                                  snapshot->domain->name);
         case RUN_NO_MEMORY:
-                return error_set(error, ERROR_INTERNAL, "Out of memory in the course of the snapshot.");
+                return error_set(error, ERROR_INTERNAL, "out of memory in the course of the snapshot");
         }
         return 0;
 }
@@ -87,7 +89,7 @@ static int snapshot_open_writer(struct snapshot *snapshot) {
         int r;
 
         if (!regions)
-                return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(&snapshot->error, ERROR_INTERNAL, "out of memory");
         TAILQ_FOREACH (region, &domain->regions, link)
                 regions[region->index] = (struct image_writer_region){ region->name, region->bytes };
 
@@ -112,19 +114,19 @@ static int snapshot_prepare_capture(struct snapshot *snapshot) {
         struct region *region;
 
         if (capture_init(&snapshot->run.capture, snapshot->spec.pool, domain->n_regions) < 0)
-                return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(&snapshot->error, ERROR_INTERNAL, "out of memory");
         TAILQ_FOREACH (region, &domain->regions, link) {
                 if (region->page_bytes / POOL_SLOT_BYTES > pool_slots(snapshot->spec.pool))
                         return error_set(&snapshot->error, ERROR_BAD_REQUEST,
-                                         "The pool is too small for huge pages: use a larger --pool-size.");
+                                         "the pool is too small for huge pages: use a larger --pool-size");
                 if (capture_add_region(&snapshot->run.capture, region->index, region->bytes, region->page_bytes,
                                        region->guarantee != GUARANTEE_SEALED) < 0)
-                        return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory for the state of the pages.");
+                        return error_set(&snapshot->error, ERROR_INTERNAL, "out of memory for the state of the pages");
         }
         if (removal_watch_new(domain, &snapshot->run.removal) < 0)
                 return error_set(&snapshot->error, ERROR_INTERNAL,
-                                 "Cannot watch for removed content: no inotify instance is left "
-                                 "(fs.inotify.max_user_instances).");
+                                 "cannot watch for removed content: no inotify instance is left "
+                                 "(fs.inotify.max_user_instances)");
         return 0;
 }
 
@@ -135,10 +137,10 @@ static int snapshot_prepare(struct snapshot *snapshot) {
 
         if (untracked)
                 return error_set(&snapshot->error, ERROR_UNTRACKED_WRITER,
-                                 "Domain %s may be written untracked, since %s: detach it and attach it again.",
+                                 "domain %s may be written untracked, since %s: detach it and attach it again",
                                  snapshot->domain->name, untracked);
         if (TAILQ_EMPTY(&snapshot->domain->regions))
-                return error_set(&snapshot->error, ERROR_NO_SUCH_REGION, "Domain %s has no regions.",
+                return error_set(&snapshot->error, ERROR_NO_SUCH_REGION, "domain %s has no regions",
                                  snapshot->domain->name);
         TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
                 if (region_refresh(region, &snapshot->error) < 0)
@@ -148,8 +150,8 @@ static int snapshot_prepare(struct snapshot *snapshot) {
         atomic_store(&snapshot->bytes_total, total);
         if (!pool_share_init(&snapshot->share, snapshot->spec.pool))
                 return error_set(&snapshot->error, ERROR_LIMIT_EXCEEDED,
-                                 "Too many snapshots are being taken at once for the size of the pool: wait, or use a "
-                                 "larger --pool-size.");
+                                 "too many snapshots are being taken at once for the size of the pool: wait, or use a "
+                                 "larger --pool-size");
         if (snapshot_open_writer(snapshot) < 0 ||
             census_take(snapshot->spec.thread, &snapshot->census, &snapshot->error) < 0)
                 return -1;
@@ -181,15 +183,15 @@ static int snapshot_check_region(struct snapshot *snapshot, struct region *regio
         if (doubtful)
                 return error_set(
                         &snapshot->error, ERROR_CONTENT_LOST,
-                        "Content was removed from region %s (near offset %#llx) before it could be saved, by a "
+                        "content was removed from region %s (near offset %#llx) before it could be saved, by a "
                         "hole punched or a truncation: try again, or attach with --discard zero if what is "
-                        "removed was free at the time of the snapshot.",
+                        "removed was free at the time of the snapshot",
                         region->name, (unsigned long long) first * CHUNK_BYTES);
         if (modified)
                 return error_set(
                         &snapshot->error, ERROR_CONTENT_LOST,
-                        "Region %s was written or punched through a descriptor while it was being saved, which "
-                        "cannot be tracked: try again, or have the program write through its mapping.",
+                        "region %s was written or punched through a descriptor while it was being saved, which "
+                        "cannot be tracked: try again, or have the program write through its mapping",
                         region->name);
         return 0;
 }
@@ -282,11 +284,14 @@ static int snapshot_take(struct snapshot *snapshot) {
         if (snapshot_check_content(snapshot) < 0 || snapshot_explain_stop(snapshot) < 0)
                 return -1;
         snapshot_set_state(snapshot, SNAPSHOT_PUBLISHING);
-        if (image_writer_flush(snapshot->writer, &snapshot->error) < 0 || snapshot_explain_stop(snapshot) < 0)
+        /* The disk may take long for what it has, and the snapshot may be cancelled meanwhile. */
+        while (run_goes_on(&snapshot->run) && !image_writer_settle(snapshot->writer, SNAPSHOT_LOOK_MS))
+                ;
+        if (snapshot_explain_stop(snapshot) < 0 || image_writer_flush(snapshot->writer, &snapshot->error) < 0)
                 return -1;
         figures = snapshot_make_figures(snapshot);
         if (!figures)
-                return error_set(&snapshot->error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(&snapshot->error, ERROR_INTERNAL, "out of memory");
         r = image_writer_publish(snapshot->writer, figures, snapshot->started_ns, &snapshot->result, &snapshot->error);
         json_decref(figures);
         return r;
@@ -316,7 +321,7 @@ int snapshot_start(const struct snapshot_spec *spec, struct snapshot **ret, stru
         struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
 
         if (!snapshot)
-                return error_set(error, ERROR_INTERNAL, "Out of memory.");
+                return error_set(error, ERROR_INTERNAL, "out of memory");
         snapshot->started_ns = clock_now_ns();
         snapshot->spec = *spec;
         snapshot->spec.name = spec->name ? strdup(spec->name) : NULL;
@@ -326,7 +331,7 @@ int snapshot_start(const struct snapshot_spec *spec, struct snapshot **ret, stru
         if ((spec->name && !snapshot->spec.name) ||
             pthread_create(&snapshot->thread, NULL, snapshot_main, snapshot) != 0) {
                 snapshot_free(snapshot);
-                return error_set(error, ERROR_INTERNAL, "Cannot start a thread for the snapshot.");
+                return error_set(error, ERROR_INTERNAL, "cannot start a thread for the snapshot");
         }
         *ret = snapshot;
         return 0;

@@ -239,8 +239,8 @@ int store_move_in(struct store *store, const char *work_name, const char *domain
                 }
         }
         if (r == -EEXIST || r == -ENOTEMPTY)
-                error_set(error, ERROR_SNAPSHOT_EXISTS, "domain '%s' has a snapshot '%s' already; use another name",
-                          domain, name);
+                error_set(error, ERROR_SNAPSHOT_EXISTS, "snapshot %s/%s exists already; use another name", domain,
+                          name);
         else if (r < 0)
                 store_failed(store, "publish", domain, -r, error);
         if (r < 0)
