@@ -94,16 +94,19 @@ static void batch_deinit(struct batch *batch) {
         free(batch->region_of);
 }
 
+static bool victim_maps(const struct victim *victim, size_t object) {
+        for (size_t i = 0; i < victim->n_ranges; i++)
+                if (victim->ranges[i].object == object)
+                        return true;
+        return false;
+}
+
 static unsigned batch_count_new_objects(const struct batch *batch, const struct victims *victims,
                                         const struct victim *victim) {
         unsigned n_new = 0;
 
         for (size_t object = 0; object < victims->n_objects; object++)
-                for (size_t i = 0; batch->region_of[object] == SIZE_MAX && i < victim->n_ranges; i++)
-                        if (victim->ranges[i].object == object) {
-                                n_new++;
-                                break;
-                        }
+                n_new += batch->region_of[object] == SIZE_MAX && victim_maps(victim, object);
         return n_new;
 }
 
@@ -120,11 +123,12 @@ static void batch_add(struct batch *batch, const struct victims *victims, const 
         unsigned userfaultfd = batch->n_fds;
 
         batch->fds[batch->n_fds++] = victim->uffd;
+        for (size_t object = 0; object < victims->n_objects; object++)
+                if (batch->region_of[object] == SIZE_MAX && victim_maps(victim, object))
+                        batch_add_object(batch, victims, object, discard);
         for (size_t i = 0; i < victim->n_ranges; i++) {
                 const struct victims_range *range = &victim->ranges[i];
 
-                if (batch->region_of[range->object] == SIZE_MAX)
-                        batch_add_object(batch, victims, range->object, discard);
                 json_array_append_new(batch->mappings,
                                       json_pack("{s:I,s:i,s:I,s:I,s:I,s:i}", "region",
                                                 (json_int_t) batch->region_of[range->object], "userfaultfd",

@@ -86,7 +86,11 @@ enum stop {
         STOP_OTHER,
 };
 
-/* Waits for the next stop of one tracee; its death is reaped, without which an exec() by another thread would hang. */
+/*
+ * Waits for the next stop of one tracee. Its death is reaped, without which an exec() by another thread would hang.
+ * That of a process's first thread is not reported before all others are reaped, ours too, so its state is looked at as
+ * well.
+ */
 static enum stop stop_wait(pid_t tid, uint64_t timeout_ns, int *ret_signal) {
         const struct timespec slice = { .tv_nsec = 5000000 };
         uint64_t deadline_ns = proc_now_ns() + timeout_ns;
@@ -97,6 +101,12 @@ static enum stop stop_wait(pid_t tid, uint64_t timeout_ns, int *ret_signal) {
         sigemptyset(&child);
         sigaddset(&child, SIGCHLD);
         while (!(r = waitpid(tid, &status, WNOHANG | __WALL))) {
+                char state = proc_thread_state(tid, tid);
+
+                if (!state || state == 'Z' || state == 'X') {
+                        waitpid(tid, &status, WNOHANG | __WALL);
+                        return STOP_GONE;
+                }
                 if (proc_now_ns() > deadline_ns)
                         return STOP_TIMEOUT;
                 sigtimedwait(&child, NULL, &slice);
@@ -259,7 +269,7 @@ static int error_stop(pid_t process, enum stop stop, struct error *error) {
 
 /*
  * Makes a stopped thread execute clone(). On success it is in a PTRACE_INTERRUPT stop again, with its own registers.
- * @filtered: it has a seccomp filter.
+ * @filtered: it has a seccomp filter. @ret: the new thread; filled as soon as there is one, also on failure.
  */
 static int thread_clone(pid_t process, pid_t tid, uint64_t gadget, bool filtered, pid_t *ret, struct error *error) {
         static const uint64_t arguments[6] = { HELPER_FLAGS };
@@ -267,12 +277,15 @@ static int thread_clone(pid_t process, pid_t tid, uint64_t gadget, bool filtered
         uint64_t deadline_ns = proc_now_ns() + STOP_TIMEOUT_NS;
         unsigned long new_tid = 0;
         enum stop stop;
-        int number;
+        int number, r;
 
         do {
                 long result = 0;
 
-                if (registers_save(tid, filtered, &own) < 0)
+                r = registers_save(tid, filtered, &own);
+                if (r < 0 && r != -ENOEXEC)
+                        return error_stop(process, STOP_GONE, error);
+                if (r < 0)
                         return error_set(error, ERROR_KERNEL_UNSUPPORTED,
                                          "process %d is a 32-bit program; livesnap attaches to 64-bit programs only",
                                          (int) process);
@@ -290,10 +303,12 @@ static int thread_clone(pid_t process, pid_t tid, uint64_t gadget, bool filtered
                         ptrace(PTRACE_SYSCALL, tid, 0, 0);
                         stop = stop_insist(tid, &number);
                 }
-                if (stop == STOP_CLONE)
+                if (stop == STOP_CLONE) {
                         ptrace(PTRACE_GETEVENTMSG, tid, 0, &new_tid);
-                else if (stop == STOP_SYSCALL && !registers_get(tid, &injected))
+                        *ret = (pid_t) new_tid;
+                } else if (stop == STOP_SYSCALL && !registers_get(tid, &injected)) {
                         result = (long) injected.rax; /* a clone() that fails has no event, but an exit */
+                }
                 if (stop != STOP_TRAP) {
                         ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
                         ptrace(PTRACE_CONT, tid, NULL, NULL);
@@ -302,10 +317,8 @@ static int thread_clone(pid_t process, pid_t tid, uint64_t gadget, bool filtered
                 if (stop == STOP_GONE)
                         return error_stop(process, stop, error);
                 registers_set(tid, &own);
-                if (new_tid) {
-                        *ret = (pid_t) new_tid;
+                if (new_tid)
                         return 0;
-                }
                 /* A signal that is due makes clone() give way (-ERESTARTNOINTR). */
                 if (result < 0 && result > -KERNEL_ERESTARTSYS)
                         return error_set(error, ERROR_LIMIT_EXCEEDED,
@@ -390,7 +403,7 @@ int tracee_helper_spawn(pid_t process, pid_t thread, struct tracee_helper *ret, 
         struct tracee_helper helper = { .process = process };
         bool filtered = threads_has_seccomp(process, thread);
         bool settled = false;
-        int r;
+        int ignored, r;
 
         r = gadget_find(process, &helper.gadget);
         if (r < 0)
@@ -415,8 +428,10 @@ int tracee_helper_spawn(pid_t process, pid_t thread, struct tracee_helper *ret, 
          */
         if (!r)
                 settled = !helper_settle(&helper);
+        if (helper.tid && !settled)
+                stop_wait(helper.tid, STOP_TIMEOUT_NS, &ignored);
         if (ptrace(PTRACE_DETACH, thread, 0, 0) < 0)
-                waitpid(thread, &(int){ 0 }, WNOHANG | __WALL);
+                stop_wait(thread, STOP_TIMEOUT_NS, &ignored);
         if (r < 0)
                 return -1;
         if (!settled)

@@ -271,7 +271,7 @@ def test_nothing_to_snapshot(lab):
 
 
 def test_traced_process(lab, victims):
-    victim = victims("patience")
+    victim = victims("read")
     libc = ctypes.CDLL(None, use_errno=True)
     seize, detach, interrupt = 0x4206, 17, 0x4207
     pid = ctypes.c_long(victim.pid)
