@@ -30,11 +30,11 @@
  * If this process dies
  *
  * the kernel lets every tracee go. PTRACE_O_EXITKILL is not set, so what counts is what the registers are then. The
- * borrowed thread is at risk while it has foreign registers, two stops or some 100 µs; this is why main.c does the work
- * in a process apart, with signals blocked, that outlives its parent. The helper's registers, whenever it does not
- * execute a call, are those of exit(); and its calls are made by a `syscall` instruction in a page of its own, behind
- * which follows an exit(). Before that page exists and after it is gone, for one call each, it uses a `syscall`
- * instruction found in the vdso.
+ * borrowed thread is at risk while it has foreign registers, four stops: 100 µs, or milliseconds on a busy machine. So
+ * main.c does the work in a process apart, with signals blocked, that outlives its parent. The helper's registers,
+ * whenever it does not execute a call, are those of exit(); and its calls are made by a `syscall` instruction in a page
+ * of its own, behind which follows an exit(). Before that page exists and after it is gone, for one call each, it uses
+ * a `syscall` instruction found in the vdso.
  */
 
 #include "client/attach/tracee.h"
