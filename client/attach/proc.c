@@ -24,7 +24,7 @@ int proc_read(const char *path, char *ret, size_t size) {
 }
 
 long proc_status_number(const char *path, const char *key) {
-        char text[8192], *line;
+        char text[8192] = "", *line;
 
         if (proc_read(path, text, sizeof(text)) < 0)
                 return -1;

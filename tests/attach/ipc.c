@@ -31,15 +31,15 @@ static void recv_with_timeout(uint64_t timeout_ns, uint64_t late_ns) {
 }
 
 static void in_recv_timeout(void) {
-        recv_with_timeout(1000 * MS, VICTIM_LATE_NS);
+        recv_with_timeout(VICTIM_SLEEP_NS, VICTIM_LATE_NS);
 }
 
 static void in_recv_timeout_long(void) {
-        recv_with_timeout(2000 * MS, VICTIM_ANEW_NS);
+        recv_with_timeout(VICTIM_LONG_NS, VICTIM_ANEW_NS);
 }
 
 static void in_semtimedop(void) {
-        struct timespec time = victim_timespec(2000 * MS);
+        struct timespec time = victim_timespec(VICTIM_LONG_NS);
         struct sembuf operation = { .sem_op = -1 };
         int semaphores = semget(IPC_PRIVATE, 1, 0600), r;
         uint64_t start_ns;
@@ -48,7 +48,7 @@ static void in_semtimedop(void) {
         start_ns = victim_now_ns();
         r = semtimedop(semaphores, &operation, 1, &time);
         CHECK(r < 0 && errno == EAGAIN);
-        victim_check_elapsed(start_ns, 2000 * MS, VICTIM_ANEW_NS);
+        victim_check_elapsed(start_ns, VICTIM_LONG_NS, VICTIM_ANEW_NS);
         semctl(semaphores, 0, IPC_RMID);
 }
 

@@ -32,7 +32,7 @@ static void later_kill(void *data) {
 }
 
 static void in_sigtimedwait(void) {
-        struct timespec time = victim_timespec(1000 * MS);
+        struct timespec time = victim_timespec(VICTIM_SLEEP_NS);
         uint64_t start_ns;
         sigset_t set;
 
@@ -40,11 +40,11 @@ static void in_sigtimedwait(void) {
         victim_ready();
         start_ns = victim_now_ns();
         CHECK(sigtimedwait(&set, NULL, &time) < 0 && errno == EAGAIN);
-        victim_check_elapsed(start_ns, 1000 * MS, VICTIM_LATE_NS);
+        victim_check_elapsed(start_ns, VICTIM_SLEEP_NS, VICTIM_LATE_NS);
 }
 
 static void in_sigtimedwait_long(void) {
-        struct timespec time = victim_timespec(2000 * MS);
+        struct timespec time = victim_timespec(VICTIM_LONG_NS);
         uint64_t start_ns;
         sigset_t set;
 
@@ -52,7 +52,7 @@ static void in_sigtimedwait_long(void) {
         victim_ready();
         start_ns = victim_now_ns();
         CHECK(sigtimedwait(&set, NULL, &time) < 0 && errno == EAGAIN);
-        victim_check_elapsed(start_ns, 2000 * MS, VICTIM_ANEW_NS);
+        victim_check_elapsed(start_ns, VICTIM_LONG_NS, VICTIM_ANEW_NS);
 }
 
 static void in_sigwaitinfo(void) {
@@ -84,7 +84,7 @@ static void in_pause(void) {
 
 /* A signal that had come before, blocked, stays pending. */
 static void in_pending_signal(void) {
-        struct timespec time = victim_timespec(1000 * MS);
+        struct timespec time = victim_timespec(VICTIM_SLEEP_NS);
         sigset_t set;
 
         block_usr1(&set);

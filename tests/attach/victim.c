@@ -66,7 +66,7 @@ void victim_later(void (*action)(void *), void *data) {
                 return;
         munmap(victim_shared, VICTIM_SHARED_BYTES);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        usleep(800000);
+        usleep(3500000);
         action(data);
         _exit(0);
 }

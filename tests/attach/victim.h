@@ -9,10 +9,15 @@
 
 #define VICTIM_SHARED_BYTES (64u << 10)
 #define MS 1000000ull
-/* Two cores, several tests at once: a sleeper may be woken late, but never early. */
-#define VICTIM_LATE_NS (300 * MS)
-/* What a timeout that starts anew may be late by. */
-#define VICTIM_ANEW_NS (2300 * MS)
+/*
+ * Programs are attached to 2.4 s after they are ready. What sleeps for 3 s then, and had its timeout begun anew, would
+ * be late by 2.4 s or more; less than that is a busy machine. A sleeper may be woken late, but never early.
+ */
+#define VICTIM_SLEEP_NS (3000 * MS)
+#define VICTIM_LATE_NS (1700 * MS)
+/* Longer than livesnap-attach waits for a good moment, and what it may be late by when it starts anew. */
+#define VICTIM_LONG_NS (4000 * MS)
+#define VICTIM_ANEW_NS (4700 * MS)
 
 struct victim_situation {
         const char *name;
@@ -38,7 +43,7 @@ uint64_t victim_now_ns(void);
 struct timespec victim_timespec(uint64_t ns);
 void victim_check_elapsed(uint64_t start_ns, uint64_t expected_ns, uint64_t late_ns);
 
-/** victim_later() - a process without the shared memory does something in 800 ms */
+/** victim_later() - a process without the shared memory does something in 3.5 s */
 void victim_later(void (*action)(void *), void *data);
 /** victim_later_write() - an action: write to the descriptor that @data points to */
 void victim_later_write(void *data);

@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define TIME_NS (1000 * MS)
+#define TIME_NS VICTIM_SLEEP_NS
 
 static void in_read(void) {
         victim_ready();
@@ -113,11 +113,11 @@ static void in_epoll_wait_loop(void) {
         int epoll = epoll_of(-1);
 
         victim_ready();
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 6; i++) {
                 uint64_t start_ns = victim_now_ns();
 
-                CHECK(!epoll_wait(epoll, &event, 1, 400));
-                victim_check_elapsed(start_ns, 400 * MS, 200 * MS);
+                CHECK(!epoll_wait(epoll, &event, 1, 800));
+                victim_check_elapsed(start_ns, 800 * MS, 500 * MS);
         }
 }
 
@@ -129,8 +129,8 @@ static void in_epoll_wait_long(void) {
 
         victim_ready();
         start_ns = victim_now_ns();
-        CHECK(!epoll_wait(epoll, &event, 1, 2000));
-        victim_check_elapsed(start_ns, 2000 * MS, VICTIM_ANEW_NS);
+        CHECK(!epoll_wait(epoll, &event, 1, VICTIM_LONG_NS / MS));
+        victim_check_elapsed(start_ns, VICTIM_LONG_NS, VICTIM_ANEW_NS);
 }
 
 static void in_futex_relative(void) {

@@ -94,7 +94,7 @@ def run_situation(lab, situation, domain=None):
     victim = None
     try:
         victim = Victim(situation)
-        time.sleep(0.4)
+        time.sleep(2.4)
         attached = attach(lab, victim.pid, "--domain", domain or situation)
         return attached, victim.finish()
     except BaseException as failure:  # told by the test that asks for it
@@ -107,7 +107,7 @@ def run_situation(lab, situation, domain=None):
 @pytest.fixture(scope="module")
 def outcomes(lab):
     """All situations, several at once: they mostly sleep."""
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
         futures = {situation: pool.submit(run_situation, lab, situation)
                    for situation in SITUATIONS if situation != "patience"}
         return {situation: future.result() for situation, future in futures.items()}
@@ -116,10 +116,6 @@ def outcomes(lab):
 @pytest.mark.parametrize("situation", [s for s in SITUATIONS if s != "patience"])
 def test_victim_does_not_notice(lab, outcomes, situation):
     attached, answer = outcomes[situation]
-    # On a machine that is busy with other things a sleeper may be late for no fault of ours; not three times, though.
-    for again in range(2):
-        if answer and "ms instead of" in answer:
-            attached, answer = run_situation(lab, situation, f"{situation}-{again}")
     if isinstance(attached, BaseException):
         raise attached
     assert attached.returncode == 0, attached.stderr
