@@ -103,6 +103,10 @@ void api_free(struct api *api) {
         free(api);
 }
 
+bool api_answers(struct api *api) {
+        return registry_answers(api->registry);
+}
+
 static void api_on_get_info(struct call *call, void *context) {
         struct api *api = context;
         struct utsname name;

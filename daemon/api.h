@@ -38,6 +38,9 @@ int api_new(const struct api_config *config, struct store *store, struct event_b
  */
 void api_free(struct api *api);
 
+/** api_answers() - has every thread that clients may wait for come round since this was last called? Does not block. */
+bool api_answers(struct api *api);
+
 /** api_methods() - the table for server_new(), whose context is the struct api */
 const struct server_method *api_methods(void);
 

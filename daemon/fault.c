@@ -322,6 +322,7 @@ static void *fault_main(void *data) {
                         reaped_ns = now_ns;
                 }
                 fault_drop_gone(thread);
+                atomic_fetch_add_explicit(&thread->rounds, 1, memory_order_relaxed);
         }
         return NULL;
 }
@@ -353,6 +354,7 @@ int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *
         thread->domain = domain;
         thread->on_empty = on_empty;
         thread->on_empty_data = data;
+        thread->rounds_seen = UINT64_MAX; /* a new thread has done nothing wrong yet */
         pthread_mutex_init(&thread->calls_lock, NULL);
         thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -370,6 +372,16 @@ int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *
         }
         *ret = thread;
         return 0;
+}
+
+bool fault_thread_answers(struct fault_thread *thread) {
+        uint64_t rounds = atomic_load_explicit(&thread->rounds, memory_order_relaxed);
+        bool answers = rounds != thread->rounds_seen;
+        uint64_t one = 1;
+
+        thread->rounds_seen = rounds;
+        (void) !write(thread->wake_fd, &one, sizeof(one));
+        return answers;
 }
 
 int fault_call(struct fault_thread *thread, int (*function)(struct fault_thread *thread, void *data), void *data) {

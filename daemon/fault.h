@@ -47,6 +47,9 @@ struct fault_thread {
         bool remaps_unsettled; /* see event_settle_remaps() */
         unsigned settle_tries;
 
+        _Atomic uint64_t rounds; /* how often it has come round its loop */
+        uint64_t rounds_seen;    /* by fault_thread_answers() */
+
         pthread_mutex_t calls_lock;
         struct fault_call *calls;
 
@@ -61,6 +64,13 @@ int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *
 
 /** fault_thread_free() - disarm all, wake all, stop the thread; contexts stay with the domain */
 void fault_thread_free(struct fault_thread *thread);
+
+/**
+ * fault_thread_answers() - has it come round its loop since this was last called? Asks it to, for the next time.
+ *
+ * Does not block. One thread only may ask.
+ */
+bool fault_thread_answers(struct fault_thread *thread);
 
 /** fault_call() - run a function on the fault thread and wait for its end; must not be called while it holds */
 int fault_call(struct fault_thread *thread, int (*function)(struct fault_thread *thread, void *data), void *data);

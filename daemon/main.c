@@ -28,6 +28,7 @@
 #include "daemon/privileges.h"
 #include "daemon/server.h"
 #include "daemon/store.h"
+#include "daemon/watchdog.h"
 
 struct parts {
         struct event_base *base;
@@ -37,6 +38,7 @@ struct parts {
         struct store *store;
         struct api *api;
         struct server *server;
+        struct watchdog *watchdog;
         bool passed_socket;
 };
 
@@ -88,6 +90,10 @@ static int take_passed_socket(int *ret, struct error *error) {
         return 0;
 }
 
+static bool answers(void *data) {
+        return api_answers(data);
+}
+
 static int start(struct parts *parts, const struct options *options, struct error *error) {
         const struct api_config api_config = {
                 .pool_bytes = options->pool_bytes,
@@ -109,10 +115,13 @@ static int start(struct parts *parts, const struct options *options, struct erro
                 return -1;
         if (api_new(&api_config, parts->store, parts->base, &parts->api, error) < 0)
                 return -1;
-        return server_new(parts->base, &server_config, api_methods(), parts->api, &parts->server, error);
+        if (server_new(parts->base, &server_config, api_methods(), parts->api, &parts->server, error) < 0)
+                return -1;
+        return watchdog_new(parts->base, answers, parts->api, &parts->watchdog, error);
 }
 
 static void stop(struct parts *parts) {
+        watchdog_free(parts->watchdog);
         if (parts->server)
                 server_stop(parts->server);
         api_free(parts->api);

@@ -220,6 +220,15 @@ void registry_reap(struct registry *registry) {
         }
 }
 
+bool registry_answers(struct registry *registry) {
+        struct registry_entry *entry;
+        bool all = true;
+
+        TAILQ_FOREACH (entry, &registry->entries, link)
+                all &= fault_thread_answers(entry->thread);
+        return all;
+}
+
 unsigned registry_count(const struct registry *registry) {
         return registry->n_entries;
 }

@@ -53,6 +53,9 @@ void registry_name_region(struct registry_entry *entry, struct region *region, c
 /** registry_detach_region() - disarm, let go and forget one region */
 void registry_detach_region(struct registry_entry *entry, struct region *region);
 
+/** registry_answers() - has every fault thread come round since this was last called? See fault_thread_answers(). */
+bool registry_answers(struct registry *registry);
+
 unsigned registry_count(const struct registry *registry);
 
 /** registry_list() - array of the type Domain of io.livesnap, of what @uid may see */
