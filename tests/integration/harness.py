@@ -114,7 +114,7 @@ class Result:
 class Daemon:
     """A livesnapd with a store and a socket of its own."""
 
-    def __init__(self, directory, *arguments, store=None, prefix=()):
+    def __init__(self, directory, *arguments, store=None, prefix=(), env=None):
         self.directory = pathlib.Path(directory)
         self.socket = self.directory / "livesnapd.sock"
         self.store = pathlib.Path(store) if store else self.directory / "store"
@@ -127,7 +127,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*prefix, LIVESNAPD, "--socket", self.socket, "--store", self.store, *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env={**os.environ, "NOTIFY_SOCKET": str(notify_path)})
+                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), **(env or {})})
         self.is_expected_to_live = True
         self._baseline = None
 
@@ -149,6 +149,12 @@ class Daemon:
                 self._baseline = open_descriptors(self.pid)
                 return self
         raise Failure(f"livesnapd did not say that it is ready:\n{self.stderr}")
+
+    def wait_notification(self, timeout_s):
+        """What it tells its supervisor next, or an empty string when it says nothing for so long."""
+        if not select.select([self._notify], [], [], timeout_s)[0]:
+            return ""
+        return self._notify.recv(4096).decode()
 
     def wait_refused(self):
         """For a daemon that must not start: its exit status and what it said."""
