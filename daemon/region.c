@@ -18,6 +18,26 @@
 
 #define REGION_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
 
+/*
+ * Everything that a peer sent is looked at by this before anything else is done with it. Only the memory filesystems
+ * answer the question for seals, and they do so without asking anybody: a file of a filesystem in user space could keep
+ * us waiting for as long as its owner likes, and to open a device can have effects. A descriptor that does not itself
+ * permit to read, such as one opened with O_PATH, must not become one that does: we may open more than its sender.
+ */
+static int region_check_descriptor(int object, struct error *error) {
+        int flags = fcntl(object, F_GETFL);
+
+        if (flags < 0 || (flags & O_PATH) || (flags & O_ACCMODE) == O_WRONLY)
+                return error_set(error, ERROR_BAD_MAPPING,
+                                 "the descriptor of the object is not open for reading: open the object O_RDONLY or "
+                                 "O_RDWR");
+        if (fcntl(object, F_GET_SEALS) < 0)
+                return error_set(error, ERROR_BAD_MAPPING,
+                                 "the object is not shared memory: only memfd, tmpfs, hugetlbfs and shared anonymous "
+                                 "memory can be snapshotted");
+        return 0;
+}
+
 static int region_reopen(int object) {
         char path[64];
 
@@ -75,6 +95,10 @@ int region_new(int object, struct region **ret, struct error *error) {
         struct region *region;
         int fresh;
 
+        if (region_check_descriptor(object, error) < 0) {
+                close(object);
+                return -1;
+        }
         region = calloc(1, sizeof(*region));
         if (!region) {
                 close(object);
