@@ -11,6 +11,7 @@
 #include "common/cleanup.h"
 #include "common/proc_maps.h"
 #include "common/uffd.h"
+#include "daemon/process.h"
 
 #define ATTACH_FEATURES                                                                               \
         (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_FORK | \
@@ -106,6 +107,32 @@ static int attach_explain_maps(struct attach *attach, pid_t pid, int r) {
                          strerror(-r));
 }
 
+/*
+ * Whoever owns a domain may read its snapshots. So only root's take in the memory of anybody; a user's, even if it is
+ * root who attaches, and for instance did not know that a user has made a domain of this name, only that user's own.
+ * It also holds off who calls over a connection that a process made which has gained other rights since.
+ */
+static int attach_check_owner(struct attach *attach, pid_t pid) {
+        const struct domain *domain = attach->entry->domain;
+        struct process_status status;
+        int r;
+
+        if (domain->uid == 0)
+                return 0;
+        r = process_read_status(pid, &status);
+        if (r == -ESRCH)
+                return error_set(attach->error, ERROR_BAD_MAPPING, "process %d is gone", (int) pid);
+        if (r < 0)
+                return error_set(attach->error, ERROR_PERMISSION_DENIED, "cannot tell whose process %d is: %s",
+                                 (int) pid, strerror(-r));
+        if (!process_belongs_to(&status, domain->uid))
+                return error_set(attach->error, ERROR_PERMISSION_DENIED,
+                                 "process %d does not belong to user %u alone, who owns domain %s and may read its "
+                                 "snapshots: choose another domain",
+                                 (int) pid, (unsigned) domain->uid, domain->name);
+        return 0;
+}
+
 static int attach_handshake(struct attach *attach, int uffd) {
         char path[64], target[64];
         ssize_t n;
@@ -126,10 +153,13 @@ static int attach_handshake(struct attach *attach, int uffd) {
                 return error_set(attach->error, ERROR_PERMISSION_DENIED,
                                  "the kernel does not let livesnapd follow forks: it needs CAP_SYS_PTRACE (run it as "
                                  "root or by its systemd unit)");
-        return error_set(attach->error, r == -EINVAL || r == -EOPNOTSUPP ? ERROR_KERNEL_UNSUPPORTED : ERROR_BAD_MAPPING,
-                         "the userfaultfd cannot be used (%s): it was used before, or the kernel is too old (5.19 or "
-                         "later is needed; 'livesnap doctor' tells)",
-                         strerror(-r));
+        if (r == -EOPNOTSUPP)
+                return error_set(attach->error, ERROR_KERNEL_UNSUPPORTED,
+                                 "the userfaultfd cannot be used: the kernel is too old (5.19 or later is needed; "
+                                 "'livesnap doctor' tells)");
+        /* The kernel was tried when the daemon started, so it is not the features that it finds invalid. */
+        return error_set(attach->error, ERROR_BAD_MAPPING,
+                         "the userfaultfd cannot be used (%s): it was used before; send a fresh one", strerror(-r));
 }
 
 static int attach_register(struct attach *attach, struct context *context, const struct attach_mapping *wanted) {
@@ -167,8 +197,11 @@ static int attach_register(struct attach *attach, struct context *context, const
 static int attach_uffd(struct attach *attach, unsigned index) {
         struct attach_uffd *uffd = &attach->request->uffds[index];
         struct proc_maps maps = { 0 };
-        int r = proc_maps_read(uffd->pid, PROC_MAPS_SHARED, &maps);
+        int r;
 
+        if (attach_check_owner(attach, uffd->pid) < 0)
+                return -1;
+        r = proc_maps_read(uffd->pid, PROC_MAPS_SHARED, &maps);
         if (r < 0)
                 return attach_explain_maps(attach, uffd->pid, r);
         r = attach_handshake(attach, uffd->fd);
