@@ -303,6 +303,54 @@ class Writer:
         self.process.wait(PATIENCE_S)
 
 
+class Connection:
+    """A Varlink client in a few lines."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(str(path))
+        self._received = b""
+        self.descriptors = []
+
+    def send(self, method, parameters=None, descriptors=(), **flags):
+        message = {"method": method, "parameters": parameters or {}, **flags}
+        text = json.dumps(message).encode() + b"\0"
+        sent = socket.send_fds(self.socket, [text], descriptors) if descriptors else 0
+        self.socket.sendall(text[sent:])
+
+    def receive(self):
+        while b"\0" not in self._received:
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 65536, 64)
+            self.descriptors += descriptors
+            if not data:
+                raise EOFError("the daemon closed the connection")
+            self._received += data
+        message, _, self._received = self._received.partition(b"\0")
+        return json.loads(message)
+
+    def call(self, method, parameters=None, descriptors=(), **flags):
+        self.send(method, parameters, descriptors, **flags)
+        return self.receive()
+
+    def is_closed(self):
+        with contextlib.suppress(ConnectionResetError):
+            while self.socket.recv(65536):
+                pass
+        return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.socket.close()
+
+
 class Lab:
     """All that one test runs. `directory` is on a real disk."""
 

@@ -8,47 +8,7 @@ import socket
 
 import pytest
 
-from harness import NOBODY, PATIENCE_S, ROOT, wait_until
-
-
-class Connection:
-    """A Varlink client in a few lines."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(str(path))
-        self._received = b""
-        self.descriptors = []
-
-    def send(self, method, parameters=None, **flags):
-        message = {"method": method, "parameters": parameters or {}, **flags}
-        self.socket.sendall(json.dumps(message).encode() + b"\0")
-
-    def receive(self):
-        while b"\0" not in self._received:
-            data, descriptors, _, _ = socket.recv_fds(self.socket, 65536, 16)
-            self.descriptors += descriptors
-            if not data:
-                raise EOFError("the daemon closed the connection")
-            self._received += data
-        message, _, self._received = self._received.partition(b"\0")
-        return json.loads(message)
-
-    def call(self, method, parameters=None, **flags):
-        self.send(method, parameters, **flags)
-        return self.receive()
-
-    def is_closed(self):
-        with contextlib.suppress(ConnectionResetError):
-            while self.socket.recv(65536):
-                pass
-        return True
-
-    def close(self):
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.socket.close()
+from harness import NOBODY, ROOT, Connection, wait_until
 
 
 @pytest.fixture
