@@ -169,11 +169,13 @@ static size_t count_values(const char *text, size_t bytes) {
 /* Return: 1 and a message where a whole one is buffered, 0 where none is, or -errno. */
 static int take_message(struct varlink *varlink, struct varlink_message *ret) {
         struct varlink_message message = {};
-        const char *text = varlink->input + varlink->begin;
-        const char *nul = NULL;
+        const char *text, *nul = NULL;
         size_t bytes;
         unsigned n_fds = 0;
 
+        if (varlink->begin == varlink->end)
+                return 0; /* there may be no buffer to point into */
+        text = varlink->input + varlink->begin;
         if (varlink->scanned < varlink->end)
                 nul = memchr(varlink->input + varlink->scanned, 0, varlink->end - varlink->scanned);
         bytes = nul ? (size_t) (nul - text) : varlink->end - varlink->begin;
