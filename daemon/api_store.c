@@ -60,6 +60,7 @@ static void api_store_submit(struct call *call, struct api *api, void (*run)(str
         work->api = api;
         work->call = call;
         work->uid = call_peer_uid(call);
+        work->opened.manifest = -1;
         api->n_store_calls++;
         store_submit(api->store, &work->base);
 }
