@@ -4,7 +4,7 @@
  *
  *     bench_image_writer DIRECTORY BYTES
  *
- * Prints one JSON object. To be compared with fio on the same filesystem in the same run: scripts/bench-store does
+ * Prints one JSON object. To be compared with fio on the same filesystem in the same run: compare-store does
  * that.
  */
 #include <pthread.h>
