@@ -127,13 +127,17 @@ static void fault_serve(struct fault_thread *thread, struct context *context, ui
 static int fault_read_with_reserve(struct fault_thread *thread, struct context *context, struct uffd_msg *messages) {
         int n;
 
-        close(thread->reserve_fd);
+        if (thread->reserve_fd >= 0)
+                close(thread->reserve_fd);
         n = uffd_read(context->uffd, messages, FAULT_BATCH);
         for (int i = 0; i < n; i++)
                 if (messages[i].event == UFFD_EVENT_FORK) {
                         close((int) messages[i].arg.fork.ufd);
                         messages[i].event = 0;
                 }
+        /* Another thread was quicker to take what we gave up. To close the userfaultfd lets the fork go on, too. */
+        if (n == -EMFILE || n == -ENFILE)
+                context->gone = true;
         thread->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         thread->domain->untracked = "a process was forked when the daemon had no descriptor left (LimitNOFILE)";
         if (thread->run)
@@ -180,19 +184,23 @@ int fault_retry(struct fault_thread *thread, int (*ioctl)(int uffd, uint64_t add
 
 void fault_disarm_all(struct fault_thread *thread) {
         struct domain *domain = thread->domain;
+        uint64_t patience_ns = FAULT_STUCK_NS;
 
         for (unsigned i = 0; i < domain->n_contexts; i++) {
                 struct context *context = domain->contexts[i];
 
                 /* Reading events may change the list of mappings: look each one up afresh. */
-                for (unsigned j = 0; j < context->n_mappings; j++) {
+                for (unsigned j = 0; j < context->n_mappings && !context->gone; j++) {
                         struct mapping m = context->mappings[j];
                         int r = fault_retry(thread, uffd_disarm, context, m.address, m.length,
-                                            clock_now_ns() + FAULT_STUCK_NS);
+                                            clock_now_ns() + patience_ns);
 
                         if (r == -ESRCH || r == -EAGAIN)
                                 context->gone = true;
-                        else if (r < 0)
+                        /* Many that refuse must not keep the others waiting for many seconds, nor the daemon. */
+                        if (r == -EAGAIN)
+                                patience_ns = FAULT_STUCK_NS / 100;
+                        else if (r < 0 && r != -ESRCH)
                                 (void) uffd_wake(context->uffd, m.address, m.length);
                 }
         }
@@ -241,7 +249,8 @@ static void fault_drop_gone(struct fault_thread *thread) {
                 if (!context->gone)
                         continue;
                 (void) epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, context->uffd, NULL);
-                if (uffd_owner_is_alive(context->uffd)) {
+                /* A process that has unmapped everything is none of our business any more, alive or not. */
+                if (context->n_mappings > 0 && uffd_owner_is_alive(context->uffd)) {
                         domain->untracked = "a process refused for a second to have its protection changed";
                         if (thread->run)
                                 run_stop(thread->run, RUN_UNTRACKED, 0);
@@ -255,6 +264,8 @@ static void fault_drop_gone(struct fault_thread *thread) {
 }
 
 static void fault_reap(struct fault_thread *thread) {
+        if (thread->reserve_fd < 0)
+                thread->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
                 struct context *context = thread->domain->contexts[i];
 
