@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+from disk import Disk, DiskUnavailable
 from harness import LIVESNAP, LIVESNAPD, Lab
 
 HUGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -45,6 +46,28 @@ def lab(built, bare_lab):
     """The same with a daemon."""
     bare_lab.start_daemon()
     return bare_lab
+
+
+@pytest.fixture
+def disk(bare_lab):
+    """A function that makes a filesystem of a size in bytes, or skips the test."""
+    disks = []
+
+    def make(size_bytes):
+        try:
+            disks.append(Disk(bare_lab.directory, size_bytes))
+        except DiskUnavailable as error:
+            pytest.skip(f"no filesystem on a loop device: {error}")
+        return disks[0]
+
+    yield make
+    for made in disks:
+        made.thaw()  # whoever still uses it is stopped by the lab's end, and could not be
+    try:
+        bare_lab.close()
+    finally:
+        for made in disks:
+            made.close()
 
 
 @pytest.fixture

@@ -473,8 +473,10 @@ class Lab:
     # The end
 
     def close(self):
-        failures = []
-        for thing in [*reversed(self._writers), *reversed(self._daemons)]:
+        """A second call does nothing: a fixture may have to end all before what it made can be taken away."""
+        writers, daemons, failures = self._writers, self._daemons, []
+        self._writers, self._daemons = [], []
+        for thing in [*reversed(writers), *reversed(daemons)]:
             try:
                 if isinstance(thing, Writer):
                     thing.stop()
@@ -482,9 +484,9 @@ class Lab:
                     thing.close()
             except Exception as failure:  # one must not keep the others from being stopped
                 failures.append(failure)
-        for writer in self._writers:
+        for writer in writers:
             shutil.rmtree(writer.options["dir"], ignore_errors=True)
-        for daemon in self._daemons:
+        for daemon in daemons:
             print(f"--- stderr of livesnapd {daemon.pid}\n{daemon.stderr}", end="")
         if failures:
             raise Failure("\n".join(str(failure) for failure in failures))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Filesystems of a test's own, on a loop device, that can be filled, frozen and broken without harm to anybody else."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+
+
+class DiskUnavailable(Exception):
+    """There are no loop devices here, or no ext4."""
+
+
+def run(*command):
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout.strip()
+
+
+class Disk:
+    """An ext4 of a given size in a file below `directory`, mounted at `path`."""
+
+    def __init__(self, directory, size_bytes):
+        self.image = pathlib.Path(directory) / "disk.img"
+        self.path = pathlib.Path(directory) / "disk"
+        self.path.mkdir()
+        self.is_frozen = False
+        with open(self.image, "wb") as image:
+            image.truncate(size_bytes)
+        try:
+            # No journal: what is tested is the disk, and its size should be what was asked for.
+            run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", self.image)
+            run("mount", "-o", "loop", self.image, self.path)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise DiskUnavailable(getattr(error, "stderr", str(error))) from None
+
+    def free_bytes(self):
+        state = os.statvfs(self.path)
+        return state.f_bavail * state.f_frsize
+
+    def fill_but(self, left_bytes):
+        """Take all the room but so much."""
+        with open(self.path / "filling", "wb") as filling:
+            os.posix_fallocate(filling.fileno(), 0, self.free_bytes() - left_bytes)
+
+    def freeze(self):
+        """Nothing that writes comes back from here on."""
+        run("fsfreeze", "--freeze", self.path)
+        self.is_frozen = True
+
+    def thaw(self):
+        if self.is_frozen:
+            run("fsfreeze", "--unfreeze", self.path)
+            self.is_frozen = False
+
+    def cut_short(self, size_bytes):
+        """What lies behind is lost: to read or write there is EIO from now on."""
+        os.truncate(self.image, size_bytes)
+        run("losetup", "--set-capacity", run("findmnt", "-no", "SOURCE", self.path))
+
+    def remount(self, options):
+        run("mount", "-o", f"remount,{options}", self.path)
+
+    def close(self):
+        self.thaw()
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run("umount", self.path)
