@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PAGEMAP_PRESENT (1ULL << 63)
+
 struct arena arena_make(size_t pages, uint64_t features) {
         struct arena arena = { .bytes = pages * PAGE_BYTES };
 
@@ -41,18 +43,40 @@ uint64_t arena_address(const struct arena *arena, size_t page) {
         return (uintptr_t) arena->memory + page * PAGE_BYTES;
 }
 
-static uint64_t pagemap_entry(uint64_t address) {
-        uint64_t entry = 0;
+static void read_pagemap(uint64_t address, uint64_t *entries, size_t n) {
         int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
         assert_true(fd >= 0);
-        assert_int_equal(pread(fd, &entry, sizeof(entry), address / PAGE_BYTES * sizeof(entry)), sizeof(entry));
+        assert_int_equal(pread(fd, entries, n * sizeof(*entries), address / PAGE_BYTES * sizeof(*entries)),
+                         n * sizeof(*entries));
         close(fd);
-        return entry;
 }
 
 bool arena_is_armed(const struct arena *arena, size_t page) {
-        return pagemap_entry(arena_address(arena, page)) & PAGEMAP_UFFD_WP;
+        uint64_t entry;
+
+        read_pagemap(arena_address(arena, page), &entry, 1);
+        return entry & PAGEMAP_UFFD_WP;
+}
+
+const char *arena_mechanism(const struct arena *arena, size_t page) {
+        uint64_t entry;
+
+        read_pagemap(arena_address(arena, page), &entry, 1);
+        if (!(entry & PAGEMAP_UFFD_WP))
+                return "not protected";
+        return entry & PAGEMAP_PRESENT ? "bit in the page table" : "marker";
+}
+
+size_t arena_count_armed(const struct arena *arena, size_t first, size_t n) {
+        uint64_t *entries = test_calloc(n, sizeof(*entries));
+        size_t n_armed = 0;
+
+        read_pagemap(arena_address(arena, first), entries, n);
+        for (size_t i = 0; i < n; i++)
+                n_armed += (entries[i] & PAGEMAP_UFFD_WP) != 0;
+        test_free(entries);
+        return n_armed;
 }
 
 bool arena_is_resident(const struct arena *arena, size_t page) {
@@ -122,6 +146,48 @@ void assert_write_is_caught(const struct arena *arena, size_t page) {
         assert_false(writer.done);
         assert_int_equal(uffd_disarm(arena->uffd, arena_address(arena, page), PAGE_BYTES), 0);
         assert_int_equal(actor_join(&writer), 0);
+}
+
+struct sequence {
+        const struct arena *arena;
+        size_t first;
+        size_t n;
+};
+
+static int write_sequence(void *argument) {
+        const struct sequence *sequence = argument;
+
+        for (size_t i = 0; i < sequence->n; i++)
+                touch(sequence->arena->memory + (sequence->first + i) * PAGE_BYTES);
+        return 0;
+}
+
+void serve_writes(const struct arena *arena, size_t first, size_t n) {
+        struct sequence sequence = { .arena = arena, .first = first, .n = n };
+        struct actor writer;
+        uint8_t byte;
+
+        actor_start(&writer, write_sequence, &sequence);
+        for (size_t i = first; i < first + n; i++) {
+                struct uffd_msg message = next_message(arena->uffd, UFFD_EVENT_PAGEFAULT);
+
+                assert_int_equal(message.arg.pagefault.address / PAGE_BYTES, arena_address(arena, i) / PAGE_BYTES);
+                assert_true(message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP);
+                assert_int_equal(pread(arena->fd, &byte, 1, i * PAGE_BYTES), 1);
+                assert_int_equal(byte, 1 + i % 100);
+                assert_int_equal(uffd_disarm(arena->uffd, arena_address(arena, i), PAGE_BYTES), 0);
+        }
+        assert_int_equal(actor_join(&writer), 0);
+}
+
+void platform_found(const char *format, ...) {
+        char text[256];
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(text, sizeof(text), format, arguments);
+        va_end(arguments);
+        print_message("found: %s\n", text);
 }
 
 void platform_skip(const char *reason) {

@@ -44,6 +44,14 @@ uint64_t arena_address(const struct arena *arena, size_t page);
 /** arena_is_armed() - bit 57 of the page in /proc/self/pagemap: a page table's bit or a marker */
 bool arena_is_armed(const struct arena *arena, size_t page);
 
+/** arena_mechanism() - how the page is protected now, in words: by a bit in its entry, a marker in its place, not at
+ * all
+ */
+const char *arena_mechanism(const struct arena *arena, size_t page);
+
+/** arena_count_armed() - of @n pages from @first on, those that are */
+size_t arena_count_armed(const struct arena *arena, size_t first, size_t n);
+
 /** arena_is_resident() - whether the object has a page there (not whether it is mapped) */
 bool arena_is_resident(const struct arena *arena, size_t page);
 
@@ -73,6 +81,17 @@ void assert_no_message(int uffd);
 
 /** assert_write_is_caught() - a write to the page faults, and goes on when it is disarmed */
 void assert_write_is_caught(const struct arena *arena, size_t page);
+
+/**
+ * serve_writes() - one thread writes to each of the pages in turn; each write must be caught before it changes the
+ * object
+ *
+ * Fails the test where one is not, or where the object's first byte of a page is not what arena_make() put there.
+ */
+void serve_writes(const struct arena *arena, size_t first, size_t n);
+
+/** platform_found() - say what this kernel does where kernels may differ, or by which mechanism it does it */
+void platform_found(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /** platform_skip() - leave the test and say why */
 void platform_skip(const char *reason) __attribute__((noreturn));

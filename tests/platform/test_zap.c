@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef MADV_COLD
@@ -23,10 +25,9 @@ static void zap_keeps_protection(int advice) {
         struct arena arena = arena_make(PAGES, PLAIN_FEATURES);
 
         assert_int_equal(madvise(arena.memory, arena.bytes, advice), 0);
-        for (size_t i = 0; i < PAGES; i++) {
-                assert_true(arena_is_armed(&arena, i));
-                assert_write_is_caught(&arena, i);
-        }
+        platform_found("kept as a %s", arena_mechanism(&arena, 0));
+        assert_int_equal(arena_count_armed(&arena, 0, PAGES), PAGES);
+        serve_writes(&arena, 0, PAGES);
         arena_free(&arena);
 }
 
@@ -40,6 +41,28 @@ static void test_pageout(void **state) {
 
 static void test_cold(void **state) {
         zap_keeps_protection(MADV_COLD);
+}
+
+static int free_advice(void *argument) {
+        struct arena *arena = argument;
+
+        return madvise(arena->memory, PAGE_BYTES, MADV_FREE) < 0 ? -errno : 0;
+}
+
+/* It is for private memory only. Those who listen for MADV_REMOVE hear of it before it is refused. */
+static void test_free_is_refused(void **state) {
+        struct arena arena = arena_make(PAGES, DAEMON_FEATURES);
+        struct pollfd fd = { .fd = arena.uffd, .events = POLLIN };
+        struct actor adviser;
+
+        actor_start(&adviser, free_advice, &arena);
+        if (!actor_is_done(&adviser, NEVER_MS) && poll(&fd, 1, SOON_MS) == 1) {
+                next_message(arena.uffd, UFFD_EVENT_REMOVE);
+                platform_found("an event for what does not happen");
+        }
+        assert_int_equal(actor_join(&adviser), -EINVAL);
+        serve_writes(&arena, 0, PAGES);
+        arena_free(&arena);
 }
 
 static void test_dontneed_keeps_content(void **state) {
@@ -74,6 +97,33 @@ static void test_punch_keeps_protection_but_not_content(void **state) {
         assert_int_equal(*(volatile uint8_t *) (arena.memory + 3 * PAGE_BYTES), 0);
         assert_true(arena_is_resident(&arena, 3));
         assert_write_is_caught(&arena, 3);
+        arena_free(&arena);
+}
+
+static void test_madv_remove_keeps_protection_but_not_content(void **state) {
+        struct arena arena = arena_make(PAGES, PLAIN_FEATURES);
+
+        assert_int_equal(madvise(arena.memory + 3 * PAGE_BYTES, PAGE_BYTES, MADV_REMOVE), 0);
+        platform_found("kept as a %s", arena_mechanism(&arena, 3));
+        assert_true(arena_is_armed(&arena, 3));
+        assert_false(arena_is_resident(&arena, 3));
+        assert_write_is_caught(&arena, 3);
+        arena_free(&arena);
+}
+
+static void test_punch_by_another_process_is_not_told(void **state) {
+        struct arena arena = arena_make(PAGES, PLAIN_FEATURES);
+        int status;
+        pid_t pid = fork();
+
+        if (pid == 0)
+                _exit(fallocate(arena.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE_BYTES) < 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_no_message(arena.uffd);
+        assert_true(arena_is_armed(&arena, 0));
+        assert_false(arena_is_resident(&arena, 0));
+        assert_write_is_caught(&arena, 0);
         arena_free(&arena);
 }
 
@@ -139,8 +189,9 @@ static void test_disarmed_memory_is_written_without_us(void **state) {
         before = minor_faults();
         for (size_t i = 0; i < 512; i++)
                 touch(arena.memory + i * PAGE_BYTES);
-        print_message("disarming %s write permission: %ld minor faults for 512 pages\n",
-                      minor_faults() - before < 256 ? "restores" : "does not restore", minor_faults() - before);
+        platform_found("%s: %ld minor faults for 512 pages",
+                       minor_faults() - before < 256 ? "restores write permission" : "leaves the entry read-only",
+                       minor_faults() - before);
         assert_no_message(arena.uffd);
         arena_free(&arena);
 }
@@ -150,9 +201,12 @@ int main(void) {
                 cmocka_unit_test(test_dontneed),
                 cmocka_unit_test(test_pageout),
                 cmocka_unit_test(test_cold),
+                cmocka_unit_test(test_free_is_refused),
                 cmocka_unit_test(test_dontneed_keeps_content),
                 cmocka_unit_test(test_read_after_zap),
                 cmocka_unit_test(test_punch_keeps_protection_but_not_content),
+                cmocka_unit_test(test_madv_remove_keeps_protection_but_not_content),
+                cmocka_unit_test(test_punch_by_another_process_is_not_told),
                 cmocka_unit_test(test_truncate_down_and_up_keeps_protection),
                 cmocka_unit_test(test_mprotect_keeps_protection),
                 cmocka_unit_test(test_holes_are_armed_and_stay_holes),
