@@ -27,6 +27,8 @@ struct census_work {
         struct census *census;
         unsigned n_contexts;
         struct census_context *contexts;
+        bool child_remapped; /* a forked child, whose pid is not known, called mremap() */
+        bool closing;        /* the look after a snapshot */
         struct error *error;
 };
 
@@ -135,7 +137,17 @@ static int census_refuse(struct census_work *work, pid_t pid, const struct regio
                          (int) pid, comm, region->name, (int) pid, work->domain->name);
 }
 
-/* Some of the process's mappings are not known. Are they writable, and not under a userfaultfd of ours already? */
+static int census_refuse_new(struct census_work *work, pid_t pid, const struct region *region) {
+        return error_set(work->error, ERROR_UNTRACKED_WRITER,
+                         "process %d mapped region %s in the course of the snapshot, so what it wrote there cannot be "
+                         "told: attach it again, and take the snapshot again",
+                         (int) pid, region->name);
+}
+
+/*
+ * Some of the process's mappings are not known. Those that can be written are to be tracked from now on. It is not
+ * enough that they are registered: what mremap() has made, or made longer, is, but nobody would arm it.
+ */
 static int census_look_closer(struct census_work *work, pid_t pid) {
         struct proc_maps maps = { 0 };
         int r = proc_maps_read(pid, PROC_MAPS_SHARED | PROC_MAPS_VM_FLAGS, &maps);
@@ -150,9 +162,19 @@ static int census_look_closer(struct census_work *work, pid_t pid) {
                 struct region *region = domain_find_region(work->domain, map->dev, map->inode);
                 struct census_adopt adopt = { pid, map, region };
 
-                if (!region || !map->may_write || map->tracked)
+                int adopted;
+
+                if (!region || !map->may_write || census_is_tracked(work, pid, map, region))
                         continue;
-                if (fault_call(work->thread, census_on_adopt, &adopt) < 0)
+                if (work->closing) {
+                        r = map->tracked ? 0 : census_refuse_new(work, pid, region);
+                        continue;
+                }
+                adopted = fault_call(work->thread, census_on_adopt, &adopt);
+                /* A child that was forked after the contexts were copied is tracked as its parent is. */
+                if (adopted == -ESRCH && map->tracked && !work->child_remapped)
+                        continue;
+                if (adopted < 0)
                         r = census_refuse(work, pid, region);
         }
         proc_maps_deinit(&maps);
@@ -238,8 +260,21 @@ static void census_start(struct census_work *work, bool *ret_mappings, bool *ret
 
 /* On the fault thread: from now on a remap is one that this census may have missed. */
 static int census_on_look(struct fault_thread *thread, void *data) {
+        struct census_work *work = data;
+
+        for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
+                struct context *context = thread->domain->contexts[i];
+
+                work->child_remapped |= context->pid == 0 && context->remapped;
+                context->remapped = false;
+        }
+        return 0;
+}
+
+/* On the fault thread: this census came to nothing, so the next one must look, too. */
+static int census_on_look_again(struct fault_thread *thread, void *data) {
         for (unsigned i = 0; i < thread->domain->n_contexts; i++)
-                thread->domain->contexts[i]->remapped = *(bool *) data;
+                thread->domain->contexts[i]->remapped = true;
         return 0;
 }
 
@@ -269,21 +304,39 @@ static int census_look(struct census_work *work, bool descriptors) {
 
 int census_take(struct fault_thread *thread, struct census *ret, struct error *error) {
         struct census_work work = { .thread = thread, .domain = thread->domain, .census = ret, .error = error };
-        bool mappings, descriptors, remapped = false;
+        bool mappings, descriptors;
         int r;
 
         *ret = (struct census){ 0 };
         census_start(&work, &mappings, &descriptors);
         if (!mappings)
                 return 0;
-        fault_call(thread, census_on_look, &remapped);
+        fault_call(thread, census_on_look, &work);
         if (census_copy_contexts(&work) < 0)
                 r = error_set(error, ERROR_INTERNAL, "out of memory");
         else
                 r = census_look(&work, descriptors);
         census_work_deinit(&work);
-        remapped = true;
         if (r < 0)
-                fault_call(thread, census_on_look, &remapped); /* the next one must look, too */
+                fault_call(thread, census_on_look_again, NULL);
+        return r;
+}
+
+int census_close(struct fault_thread *thread, struct error *error) {
+        struct census ignored = { 0 };
+        struct census_work work = {
+                .thread = thread, .domain = thread->domain, .census = &ignored, .closing = true, .error = error
+        };
+        struct region *region;
+        bool any = false;
+        int r;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                any |= region->guarantee != GUARANTEE_SEALED;
+        if (!any)
+                return 0;
+        r = census_copy_contexts(&work);
+        r = r < 0 ? error_set(error, ERROR_INTERNAL, "out of memory") : census_look(&work, false);
+        census_work_deinit(&work);
         return r;
 }

@@ -25,4 +25,11 @@ struct census {
  */
 int census_take(struct fault_thread *thread, struct census *ret, struct error *error);
 
+/**
+ * census_close() - after a snapshot: did a process map a region meanwhile, where nobody saw what it wrote?
+ *
+ * What was mapped and is not any more is not found. Return: 0, or -1 with *error set (UntrackedWriter).
+ */
+int census_close(struct fault_thread *thread, struct error *error);
+
 #endif

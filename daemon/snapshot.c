@@ -281,7 +281,8 @@ static int snapshot_take(struct snapshot *snapshot) {
                         (void) image_writer_flush(snapshot->writer, &snapshot->error);
                 return -1;
         }
-        if (snapshot_check_content(snapshot) < 0 || snapshot_explain_stop(snapshot) < 0)
+        if (snapshot_check_content(snapshot) < 0 || census_close(snapshot->spec.thread, &snapshot->error) < 0 ||
+            snapshot_explain_stop(snapshot) < 0)
                 return -1;
         snapshot_set_state(snapshot, SNAPSHOT_PUBLISHING);
         /* The disk may take long for what it has, and the snapshot may be cancelled meanwhile. */
