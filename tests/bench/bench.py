@@ -17,7 +17,7 @@ import rows_faults
 import rows_guest
 import rows_restore
 from bench_lab import BenchLab, Failure, OutOfTime
-from figures import text_table, remarks
+from figures import Figure, remarks, text_table
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 # In this order, which is that of importance: when time is up, what is left is not measured.
@@ -35,10 +35,8 @@ ROWS = {
 }
 PAIRS, PAIRS_QUICK = 7, 3
 # Under the 30 and 5 minutes that were promised, since a round that has begun is finished.
-LIMIT_S, LIMIT_QUICK_S = 26 * 60, 4 * 60
+LIMIT_S, LIMIT_QUICK_S = 25 * 60, 220
 FAILURES = (Failure, OSError, ValueError, KeyError, subprocess.SubprocessError, rows_guest.GuestError)
-
-SWAP = ("a region that is mostly in swap", "no swap is configured by this benchmark, which changes nothing of the machine it runs on")
 
 
 def parse_arguments():
@@ -63,6 +61,7 @@ def measure(row, lab):
     print(f"{row} ...", end="", file=sys.stderr, flush=True)
     reason = ""
     try:
+        lab.check_time()
         next(generator, None)
     except OutOfTime:
         reason = "the time for the run was over"
@@ -79,6 +78,13 @@ def measure(row, lab):
     return figures
 
 
+def not_measured():
+    """What is asked for and no program here can do."""
+    figure = Figure("swap", "region that is mostly in swap", "idle", "MiB/s")
+    figure.missing = "it takes a swap device, and this benchmark changes nothing of the machine it runs on"
+    return figure
+
+
 def run(arguments, directory):
     started = time.monotonic()
     pairs = arguments.pairs or (PAIRS_QUICK if arguments.quick else PAIRS)
@@ -90,6 +96,8 @@ def run(arguments, directory):
             figures += measure(row, lab)
     finally:
         lab.close()
+    if arguments.rows == list(ROWS):
+        figures.append(not_measured())
     return figures, {"quick": arguments.quick, "pairs": pairs, "seconds": round(time.monotonic() - started), "load": load}
 
 
@@ -113,7 +121,7 @@ def main():
         machine = report.describe_machine(directory)
         figures, how = run(arguments, directory)
     except KeyboardInterrupt:
-        print("bench: interrupted; nothing is written", file=sys.stderr)
+        print("bench: interrupted; no table is written", file=sys.stderr)
         return 1
     except Failure as failure:
         print(f"bench: {failure}", file=sys.stderr)

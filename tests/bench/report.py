@@ -49,7 +49,7 @@ def _filesystem(directory):
 def _sentence(machine, run):
     kind = "virtualised" if machine["is_virtualised"] else "not virtualised"
     sort = "A quick run, of a quarter of the sizes" if run["quick"] else "A whole run"
-    return (f"{sort}: {run['pairs']} pairs, {run['seconds'] / 60:.0f} minutes, on {machine['cores']} {machine['architecture']} "
+    return (f"{sort}: {run['pairs']} pairs of each, {run['seconds'] / 60:.0f} minutes in all, on {machine['cores']} {machine['architecture']} "
             f"cores ({kind}), {machine['memory_gib']} GiB of memory, Linux {machine['kernel']}, {machine['filesystem']}. "
             f"Before it began {run['load']:.1f} processes were ready to run in the mean of a minute, so what else the "
             f"machine did {'may have had a part in the figures' if run['load'] > 0.7 else 'had no part in the figures'}.")
