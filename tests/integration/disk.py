@@ -4,7 +4,11 @@
 import contextlib
 import os
 import pathlib
+import re
 import subprocess
+import tempfile
+
+BLKIO = "/sys/fs/cgroup/blkio"
 
 
 class DiskUnavailable(Exception):
@@ -23,6 +27,7 @@ class Disk:
         self.path = pathlib.Path(directory) / "disk"
         self.path.mkdir()
         self.is_frozen = False
+        self.cgroup = None
         with open(self.image, "wb") as image:
             image.truncate(size_bytes)
         try:
@@ -56,6 +61,16 @@ class Disk:
         os.truncate(self.image, size_bytes)
         run("losetup", "--set-capacity", run("findmnt", "-no", "SOURCE", self.path))
 
+    def slow_down(self, pid, bytes_per_s):
+        """Let this process write to it at that rate only."""
+        try:
+            self.cgroup = pathlib.Path(tempfile.mkdtemp(prefix="livesnap-test-", dir=BLKIO))
+            major_minor = re.sub(r"\s", "", run("findmnt", "-no", "MAJ:MIN", self.path))
+            (self.cgroup / "blkio.throttle.write_bps_device").write_text(f"{major_minor} {bytes_per_s}")
+            (self.cgroup / "cgroup.procs").write_text(str(pid))
+        except OSError as error:
+            raise DiskUnavailable(f"the blkio cgroup cannot be used: {error}") from None
+
     def remount(self, options):
         run("mount", "-o", f"remount,{options}", self.path)
 
@@ -63,3 +78,5 @@ class Disk:
         self.thaw()
         with contextlib.suppress(subprocess.CalledProcessError):
             run("umount", self.path)
+        if self.cgroup:
+            self.cgroup.rmdir()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A disk that is full, broken, read-only or does not answer: the snapshot fails and says why, or takes its time; the
+client notices nothing but what the pool's policy allows (G2, G3, G4)."""
+
+import re
+
+import pytest
+
+from disk import DiskUnavailable
+from harness import PATIENCE_S, thread_states, wait_until
+
+MIB = 1 << 20
+PAGES = 32 * MIB // 4096
+# Slow enough for a sweep through the smallest pool to be under way whenever we look.
+SLOW = ("--max-rate", 16 * MIB)
+
+
+def start(lab, disk, size_bytes, *arguments):
+    volume = disk(size_bytes)
+    lab.start_daemon("--pool-size", "8M", *arguments, store=volume.path / "store")
+    writer = lab.start_writer(threads=4, pages=PAGES, order="ticket")
+    lab.attach(writer)
+    return volume, writer
+
+
+def assert_failed(lab, writer, command, why):
+    """With its reason, with nothing left over, and without harm."""
+    _, said = command.communicate(timeout=PATIENCE_S)
+    assert command.returncode == 1
+    assert re.search(why, said), said
+    assert lab.json("list") == []
+    wait_until(lab.is_store_clean, "removal of the work")
+    writer.wait_progress(10000)
+
+
+def test_disk_that_is_full_from_the_start(bare_lab, built, disk):
+    volume, writer = start(bare_lab, disk, 128 * MIB)
+    volume.fill_but(8 * MIB)
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s")
+    assert_failed(bare_lab, writer, command, "write .*No space left on device")
+    (volume.path / "filling").unlink()
+    bare_lab.prove_snapshot(writer)
+
+
+def test_disk_that_fills_up_in_the_middle(bare_lab, built, disk):
+    volume, writer = start(bare_lab, disk, 128 * MIB)
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
+    bare_lab.wait_drain()
+    volume.fill_but(2 * MIB)
+    assert_failed(bare_lab, writer, command, "write .*No space left on device")
+    (volume.path / "filling").unlink()
+    bare_lab.prove_snapshot(writer)
+
+
+def test_disk_that_breaks(bare_lab, built, disk):
+    volume, writer = start(bare_lab, disk, 128 * MIB)
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
+    bare_lab.wait_drain()
+    volume.cut_short(1 * MIB)
+    _, said = command.communicate(timeout=PATIENCE_S)
+    assert command.returncode == 1
+    assert "Input/output error" in said, said
+    writer.wait_progress(10000)
+    # Another store is well.
+    bare_lab.daemon.kill()
+    bare_lab.start_daemon("--pool-size", "8M")
+    bare_lab.attach(writer)
+    bare_lab.prove_snapshot(writer)
+
+
+def test_filesystem_that_becomes_read_only(bare_lab, built, disk):
+    volume, writer = start(bare_lab, disk, 128 * MIB)
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
+    bare_lab.wait_drain()
+    volume.remount("abort")
+    _, said = command.communicate(timeout=PATIENCE_S)
+    assert command.returncode == 1
+    assert re.search("Read-only file system|Input/output error", said), said
+    writer.wait_progress(10000)
+    assert bare_lab.json("list") == []
+
+
+def test_disk_of_one_megabyte_a_second(bare_lab, built, disk):
+    """With room in the pool for all of it, no thread waits for the disk."""
+    volume = disk(128 * MIB)
+    bare_lab.start_daemon("--pool-size", "64M", store=volume.path / "store")
+    writer = bare_lab.start_writer(threads=2, pages=4 * MIB // 4096)
+    bare_lab.attach(writer)
+    try:
+        volume.slow_down(bare_lab.daemon.pid, MIB)
+    except DiskUnavailable as error:
+        pytest.skip(str(error))
+    writer.worst_us()
+    shown = bare_lab.prove_snapshot(writer)
+    if shown["duration_us"] < 2_000_000:
+        pytest.skip("the kernel did not slow the disk down")
+    assert shown["throttled_us"] == 0
+    assert writer.worst_us() < 1_000_000
+
+
+def waits(writer):
+    return any("userfault" in state for state in thread_states(writer.pid))
+
+
+def test_throttle_by_a_disk_that_does_not_answer(bare_lab, built, disk):
+    """The threads wait, since the user chose so, until it does; then the snapshot is right nevertheless."""
+    volume, writer = start(bare_lab, disk, 256 * MIB, "--pool-policy", "throttle")
+    at_least = writer.completed
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
+    bare_lab.wait_drain()
+    volume.freeze()
+    wait_until(lambda: waits(writer), "wait of a thread")
+    volume.thaw()
+    assert command.wait(PATIENCE_S) == 0
+    bare_lab.check(writer, bare_lab.images(writer, {"snapshot": "d/s"}), at_least, writer.issued)
+    bare_lab.cli("verify", "d/s")
+    assert bare_lab.json("show", "d/s")["throttled_us"] > 0
+
+
+def test_abort_with_a_disk_that_does_not_answer(bare_lab, built, disk):
+    """The snapshot is given up, the threads go on: all while the disk says nothing."""
+    volume, writer = start(bare_lab, disk, 256 * MIB, "--pool-policy", "abort")
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
+    bare_lab.wait_drain()
+    volume.freeze()
+    for _ in range(5):
+        writer.wait_progress(20000)
+    wait_until(lambda: not waits(writer), "end of the wait of all threads")
+    volume.thaw()
+    assert_failed(bare_lab, writer, command, "pool")
+    bare_lab.cli("detach", "d")
+    writer.stop()
+
+
+def test_cancel_while_the_disk_does_not_answer(bare_lab, built, disk):
+    """The client is let go at once, and what the job still has to do waits for the disk alone."""
+    volume, writer = start(bare_lab, disk, 256 * MIB, "--pool-policy", "throttle")
+    command = bare_lab.cli_start("snapshot", "d", "--name", "s", *SLOW)
+    job = bare_lab.wait_drain()
+    volume.freeze()
+    wait_until(lambda: waits(writer), "wait of a thread")
+    bare_lab.cli("cancel", job["job"])
+    wait_until(lambda: not waits(writer), "end of the wait of all threads", 5)
+    writer.wait_progress(20000)
+    volume.thaw()
+    assert_failed(bare_lab, writer, command, "cancelled")
+    bare_lab.prove_snapshot(writer)
