@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from harness import open_descriptors, thread_states, wait_until
+from harness import thread_states, wait_until
 
 KILLS = int(os.environ.get("LIVESNAP_CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("LIVESNAP_CHAOS_SEED", str(random.SystemRandom().randrange(1 << 32))))
@@ -147,38 +147,3 @@ def test_core_dump(bare_lab, built, number):
         assert sum(core.stat().st_blocks * 512 for core in cores) < 256 << 20
     bare_lab.start_daemon(store=daemon.store)
     assert not take_published(bare_lab, writer, [], 0)
-
-
-# Sole owner: what another process holds, the daemon's death would not close.
-
-def userfaultfd_holders():
-    """All processes with a userfaultfd open, and how many."""
-    holders = {}
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        count = open_descriptors(process.name)["anon_inode:[userfaultfd]"]
-        if count:
-            holders[int(process.name)] = count
-    return holders
-
-
-def family(pid):
-    """The process and all that descend from it."""
-    found = [pid]
-    for parent in found:
-        for task in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
-            found += [int(child) for child in task.read_text().split()]
-    return found
-
-
-@pytest.mark.parametrize("kind", ["cooperative", "unmodified"])
-def test_daemon_is_the_sole_owner(lab, kind):
-    if kind == "cooperative":
-        writer = lab.start_client("d", processes=3, threads=2, pages=1024)
-    else:
-        writer = lab.start_writer(processes=3, threads=2, pages=1024)
-        lab.attach(writer)
-    writer.fork()
-    holders = userfaultfd_holders()
-    assert lab.daemon.pid in holders
-    assert not set(holders) & set(family(writer.pid))
-    lab.prove_snapshot(writer)

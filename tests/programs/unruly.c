@@ -20,6 +20,7 @@
  *   read FIRST COUNT          touch pages by reading
  *   truncate PAGES            change the object's size
  *   storm N | flood N         start N threads that fork, or that advise DONTNEED, without a pause until "calm"
+ *   brood N                   start N children, one each 2 ms, that live until "calm"
  *   beat                      how often the threads came round: {"forks", "advices"} as two numbers
  *   alarm                     send the writing thread a signal each 500 us while it writes, until "calm"
  *   exec                      become another program
@@ -37,6 +38,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,6 +47,8 @@
 #define THREADS_MAX 16u
 #define ADVISED_PAGES 16u
 #define ALARM_USEC 500
+#define BROOD_MAX 256u
+#define BROOD_INTERVAL_USEC 2000
 #define WRITTEN UINT64_C(0x5752495454454e21)
 
 enum place_index { PLACE_MAIN, PLACE_SHORT, PLACE_READONLY, PLACE_MOVED, PLACE_LEFT, PLACE_OTHER, N_PLACES };
@@ -67,6 +71,7 @@ static _Atomic bool is_calm;
 static _Atomic uint64_t n_forks, n_advices;
 static pthread_t threads[THREADS_MAX];
 static unsigned n_threads;
+static unsigned n_brood;
 
 static uint64_t *word_of(const struct place *place, uint64_t page) {
         return (uint64_t *) (place->address + (page - place->first) * PAGE_BYTES);
@@ -203,6 +208,32 @@ static void *run_storm(void *data) {
         return NULL;
 }
 
+/* The thread stays as long as its children: they die with the thread that forked them. */
+static void *run_brood(void *data) {
+        pid_t pids[BROOD_MAX];
+        unsigned n = 0;
+
+        for (; n < n_brood && !is_calm; n++) {
+                pids[n] = fork();
+                if (pids[n] == 0) {
+                        prctl(PR_SET_PDEATHSIG, SIGKILL);
+                        pause();
+                        _exit(0);
+                }
+                if (pids[n] < 0)
+                        break;
+                n_forks++;
+                usleep(BROOD_INTERVAL_USEC);
+        }
+        while (!is_calm)
+                usleep(BROOD_INTERVAL_USEC);
+        while (n > 0) {
+                kill(pids[--n], SIGKILL);
+                waitpid(pids[n], NULL, 0);
+        }
+        return NULL;
+}
+
 static void *run_flood(void *data) {
         while (!is_calm) {
                 (void) madvise(places[PLACE_MAIN].address, ADVISED_PAGES * PAGE_BYTES, MADV_DONTNEED);
@@ -275,6 +306,10 @@ static int run(const char *line) {
                 return ftruncate(object, (off_t) (a * PAGE_BYTES)) < 0 ? -errno : 0;
         if (!strcmp(verb, "storm"))
                 return start(run_storm, a);
+        if (!strcmp(verb, "brood")) {
+                n_brood = a < BROOD_MAX ? (unsigned) a : BROOD_MAX;
+                return start(run_brood, 1);
+        }
         if (!strcmp(verb, "flood"))
                 return start(run_flood, a);
         if (!strcmp(verb, "alarm"))
