@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -336,6 +338,40 @@ static void test_region_refused(void **state) {
         livesnap_region_free(region);
 }
 
+/* Pages that are there but not mapped for writing: what a disarm leaves behind, without a need for a userfaultfd. */
+static void test_region_made_writable(void **state) {
+        int fd = memfd_create("r", MFD_CLOEXEC);
+        struct livesnap_region *region;
+        struct rusage before, after;
+        volatile char *address;
+        struct stat status;
+
+        assert_true(fd >= 0);
+        assert_int_equal(ftruncate(fd, 4 << 20), 0);
+        for (unsigned page = 0; page < 3; page++)
+                assert_int_equal(pwrite(fd, "x", 1, page * 500 * 4096), 1);
+        address = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        assert_true(address != MAP_FAILED);
+        region = livesnap_region_new("r", fd);
+        assert_non_null(region);
+        assert_int_equal(livesnap_region_add_mapping(region, (void *) address, 4 << 20, 0), 0);
+
+        assert_int_equal(livesnap_region_make_writable(region), 0);
+        getrusage(RUSAGE_THREAD, &before);
+        for (unsigned page = 0; page < 3; page++)
+                address[page * 500 * 4096] = 'y';
+        getrusage(RUSAGE_THREAD, &after);
+        assert_int_equal(after.ru_minflt, before.ru_minflt);
+        assert_int_equal(fstat(fd, &status), 0);
+        assert_int_equal(status.st_blocks * 512, 3 * 4096);
+
+        munmap((void *) address, 4 << 20);
+        assert_int_equal(livesnap_region_make_writable(region), -1);
+        assert_int_equal(livesnap_get_errno(), ENOMEM);
+        livesnap_region_free(region);
+        close(fd);
+}
+
 static void test_attach_no_device(void **state) {
         struct livesnap_region *region = new_region();
 
@@ -381,29 +417,18 @@ static void test_cancel_beside(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_no_daemon),
-                TEST(test_call),
-                TEST(test_descriptors),
-                TEST(test_error),
-                TEST(test_foreign_error),
-                TEST(test_server_death),
-                TEST(test_not_json),
-                TEST(test_wrong_types),
-                TEST(test_too_large),
-                TEST(test_continues_unasked),
-                TEST(test_bad_parameters),
-                TEST(test_pipelined_death),
-                TEST(test_close_frees),
-                TEST(test_snapshot),
-                TEST(test_snapshot_missing),
-                TEST(test_snapshot_malformed),
-                TEST(test_snapshot_cut_off),
-                TEST(test_region_is_sealed),
-                TEST(test_region_refused),
-                TEST(test_attach_no_device),
-                TEST(test_attach_wrong_device),
-                TEST(test_attach_denied),
-                TEST(test_cancel_beside),
+                TEST(test_no_daemon),        TEST(test_call),
+                TEST(test_descriptors),      TEST(test_error),
+                TEST(test_foreign_error),    TEST(test_server_death),
+                TEST(test_not_json),         TEST(test_wrong_types),
+                TEST(test_too_large),        TEST(test_continues_unasked),
+                TEST(test_bad_parameters),   TEST(test_pipelined_death),
+                TEST(test_close_frees),      TEST(test_snapshot),
+                TEST(test_snapshot_missing), TEST(test_snapshot_malformed),
+                TEST(test_snapshot_cut_off), TEST(test_region_is_sealed),
+                TEST(test_region_refused),   TEST(test_region_made_writable),
+                TEST(test_attach_no_device), TEST(test_attach_wrong_device),
+                TEST(test_attach_denied),    TEST(test_cancel_beside),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
