@@ -16,7 +16,7 @@
  *     save PATH       fork, and let the child save (private memory only)
  *     saved           wait for the child
  *     copy            copy all memory into a buffer that is warm, and say how much processor time that took
- *     populate        make all pages writable again that are mapped read-only, as the library could
+ *     help            have the library make all pages writable again that the snapshot left read-only
  *     blocks          how much memory the objects have
  *     restore DOMAIN NAME REGION   into memory that was not used before
  *     quit
@@ -222,14 +222,12 @@ static void command_copy(const struct program *program) {
                (double) (end.tv_sec - start.tv_sec) * 1e6 + (double) (end.tv_nsec - start.tv_nsec) / 1e3);
 }
 
-/* Disarming leaves pages read-only on kernels from 6.12 on; this takes the minor fault off the writer's path. */
-static void command_populate(const struct program *program) {
+static void command_help(const struct program *program) {
         uint64_t start_ns = bench_now_ns();
 
         for (unsigned i = 0; i < program->n_regions; i++)
-                for (uint64_t at = 0; at < program->bytes; at += PIECE_BYTES)
-                        if (madvise(program->addresses[i] + at, PIECE_BYTES, MADV_POPULATE_WRITE) < 0)
-                                bench_fail("MADV_POPULATE_WRITE");
+                if (!program->described[i] || livesnap_region_make_writable(program->described[i]) < 0)
+                        library_fail("make writable");
         printf("{\"us\": %.1f}\n", (double) (bench_now_ns() - start_ns) / 1e3);
 }
 
@@ -375,8 +373,8 @@ static bool obey(struct program *program, char *line) {
                 command_saved(program);
         else if (n == 1 && !strcmp(words[0], "copy"))
                 command_copy(program);
-        else if (n == 1 && !strcmp(words[0], "populate"))
-                command_populate(program);
+        else if (n == 1 && !strcmp(words[0], "help"))
+                command_help(program);
         else if (n == 1 && !strcmp(words[0], "blocks"))
                 command_blocks(program);
         else if (n == 4 && !strcmp(words[0], "restore"))

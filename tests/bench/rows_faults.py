@@ -82,7 +82,7 @@ def lost(lab):
     """Figure 6: pairs with a writer on private memory that forks a child which saves."""
     size = lab.size(GIB)
     whole = Figure("6", "work that the writer loses until its rate is back, unmodified program", "fork and save", "s", "<=", 0.8)
-    helped = Figure("6 helped", "the same, and the program makes its pages writable again after the snapshot",
+    helped = Figure("6 helped", "the same, with livesnap_region_make_writable() after the snapshot",
                     "fork and save", "s", "<=", 0.4)
     until = Figure("6a", "work that it loses until the image is safe", "fork and save", "s")
     wait = Figure("6b", "longest wait for one write", "fork and save", "ms")
@@ -100,29 +100,36 @@ def lost(lab):
         path.unlink()
         return result
 
-    def snapshot(help_s):
+    def snapshot():
         with lab.writer(size, memory="memfd") as writer:
             lab.json("attach", "--pid", writer.pid, "--domain", "lost")
 
             def take():
                 taken = lab.snapshot("lost")
-                if help_s is not None:
-                    help_s.append(writer.ask("populate")["us"] / 1e6)
                 return taken["asked_ns"], taken["done_ns"]
 
             result = _lost(lab, writer, take)
             lab.json("detach", "lost")
         return result
 
+    def helped_snapshot():
+        with lab.writer(size, "lost") as writer:
+            def take():
+                taken = lab.snapshot("lost")
+                help_s.append(writer.ask("help")["us"] / 1e6)
+                return taken["asked_ns"], taken["done_ns"]
+
+            return _lost(lab, writer, take)
+
     help_s = []
     for i in lab.rounds():
-        (ours, ours_until, ours_wait), (fork, fork_until, fork_wait) = lab.in_turn(i, fork_and_save, lambda: snapshot(None))
+        (ours, ours_until, ours_wait), (fork, fork_until, fork_wait) = lab.in_turn(i, fork_and_save, snapshot)
         whole.add(ours, fork)
-        helped.add(snapshot(help_s)[0], fork)
+        helped.add(helped_snapshot()[0], fork)
         until.add(ours_until, fork_until)
         wait.add(ours_wait, fork_wait)
-    helped.note(f"MADV_POPULATE_WRITE over the region by a second thread, {max(help_s):.2f} s of it at most. The benchmark's own "
-                "program does it: the library does not yet")
+    helped.note(f"the library works in a second thread of the program, for {max(help_s):.2f} s at most; what it takes from the "
+                "writer meanwhile is in the figure")
     whole.note("both have pages of 4 KiB; a writer that does nothing but write to random pages is the worst case for both")
 
 

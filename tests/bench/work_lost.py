@@ -26,14 +26,12 @@ class Account:
         return (self.count_at(end_ns) - self.count_at(start_ns)) / (end_ns - start_ns) * NSEC
 
     def back_ns(self, from_ns, before_per_s):
-        """When its speed was back for good, as far as the account goes; None if it was not."""
-        window_ns, step_ns, end_ns = int(BACK_S * NSEC), int(0.02 * NSEC), self._times[-1]
-        at_ns = end_ns - window_ns
-        back_ns = None
-        while at_ns >= from_ns and self.per_s(at_ns, at_ns + window_ns) >= BACK * before_per_s:
-            back_ns = at_ns
-            at_ns -= step_ns
-        return back_ns
+        """When its speed was back: the start of the first time that is fast enough. None if it was not yet."""
+        window_ns, step_ns = int(BACK_S * NSEC), int(0.02 * NSEC)
+        for at_ns in range(from_ns, self._times[-1] - window_ns, step_ns):
+            if self.per_s(at_ns, at_ns + window_ns) >= BACK * before_per_s:
+                return at_ns
+        return None
 
     def lost_s(self, from_ns, to_ns, before_per_s):
         """Seconds of work at its usual speed that are missing between two times."""
