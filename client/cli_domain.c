@@ -76,6 +76,8 @@ static int run_attach(struct cli *cli) {
         }
         if (cli->json)
                 arguments[n++] = (char *) "--json";
+        if (cli_get_option(cli, "strict"))
+                arguments[n++] = (char *) "--strict";
         arguments[n] = NULL;
         exec_attach(arguments);
         return cli_fail(cli, LIVESNAP_ERROR_SYSTEM, "cannot start the program " ATTACH_PROGRAM ": %s; is it installed?",
@@ -94,6 +96,7 @@ const struct cli_command cli_command_attach = {
                         { "domain", "NAME", "name of the domain (default: made from program and pid)" },
                         { "object", "GLOB", "only objects whose name in /proc/PID/maps matches" },
                         { "discard", "fail|zero", "what a page becomes that is removed before it was saved" },
+                        { "strict", NULL, "refuse what may be written untracked, now and in each snapshot" },
                         { 0 },
                 },
         .run = run_attach,

@@ -68,8 +68,9 @@ static void print_snapshot(const struct livesnap_snapshot *snapshot) {
 }
 
 static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
-        json_t *parameters = json_pack("{s:s, s:s*, s:b}", "domain", cli->arguments[0], "name",
-                                       cli_get_option(cli, "name"), "detach", 1);
+        json_t *parameters =
+                json_pack("{s:s, s:s*, s:b, s:b}", "domain", cli->arguments[0], "name", cli_get_option(cli, "name"),
+                          "detach", 1, "strict", cli_get_option(cli, "strict") != NULL);
         json_t *reply, *job;
         int status;
 
@@ -91,6 +92,7 @@ static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
 }
 
 static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
+        unsigned flags = cli_get_option(cli, "strict") ? LIVESNAP_SNAPSHOT_STRICT : 0;
         struct livesnap_job_callback callback;
         struct cli_follow follow;
         int status;
@@ -98,8 +100,8 @@ static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
         if (cli_connect(cli) != CLI_OK)
                 return CLI_FAILED;
         cli_follow_init(&follow, &callback);
-        if (livesnap_start_snapshot(cli->livesnap, cli->arguments[0], cli_get_option(cli, "name"), max_rate,
-                                    &callback) < 0)
+        if (livesnap_start_snapshot_flags(cli->livesnap, cli->arguments[0], cli_get_option(cli, "name"), max_rate,
+                                          flags, &callback) < 0)
                 return cli_fail_library(cli);
         status = cli_follow_wait(cli, &follow);
         if (status == CLI_OK && cli->json)
@@ -130,6 +132,7 @@ const struct cli_command cli_command_snapshot = {
                 (const struct cli_option[]){
                         { "name", "NAME", "its name (default: made from the time)" },
                         { "max-rate", "BYTES", "write at most so many bytes a second (K, M, G)" },
+                        { "strict", NULL, "fail where there may be untracked writers, rather than warn" },
                         { "detach", NULL, "return as soon as it has begun" },
                         { 0 },
                 },

@@ -165,9 +165,23 @@ static json_t *snapshot_parameters(const char *domain, const char *name, uint64_
         return parameters;
 }
 
+int livesnap_start_snapshot_flags(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
+                                  unsigned flags, const struct livesnap_job_callback *callback) {
+        json_t *parameters;
+
+        if (flags & ~LIVESNAP_SNAPSHOT_STRICT) {
+                job_callback_free(callback);
+                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "there is no flag %#x for snapshots", flags);
+        }
+        parameters = snapshot_parameters(domain, name, max_rate, false);
+        if (parameters && (flags & LIVESNAP_SNAPSHOT_STRICT))
+                json_object_set_new(parameters, "strict", json_true());
+        return job_start(livesnap, "Snapshot", parameters, true, callback);
+}
+
 int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
                             const struct livesnap_job_callback *callback) {
-        return job_start(livesnap, "Snapshot", snapshot_parameters(domain, name, max_rate, false), true, callback);
+        return livesnap_start_snapshot_flags(livesnap, domain, name, max_rate, 0, callback);
 }
 
 int livesnap_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,

@@ -169,6 +169,7 @@ void api_on_attach(struct call *call, void *context) {
         const char *name = NULL;
         const struct parameter parameters[] = {
                 { "domain", .required = true, .string = &name },
+                { "strict", .boolean = &request.strict },
                 { "regions", .required = true, .array = &regions },
                 { "mappings", .required = true, .array = &mappings },
                 {},

@@ -68,7 +68,7 @@ static const struct job_kind api_snapshot_kind = {
 };
 
 static struct job *api_start_snapshot(struct api *api, struct registry_entry *entry, const char *name, uid_t uid,
-                                      uint64_t max_rate, struct error *error) {
+                                      uint64_t max_rate, bool strict, struct error *error) {
         struct api_snapshot *work;
         struct snapshot_spec spec = {
                 .thread = entry->thread,
@@ -77,6 +77,7 @@ static struct job *api_start_snapshot(struct api *api, struct registry_entry *en
                 .name = name,
                 .uid = uid,
                 .policy = api->config.pool_abort ? POOL_ABORT : POOL_THROTTLE,
+                .strict = strict || entry->domain->strict,
                 .max_rate = max_rate,
                 .max_hold_ns = api->config.max_hold_ms * NSEC_PER_MSEC,
                 .ended = api_snapshot_on_ended,
@@ -105,7 +106,7 @@ static struct job *api_start_snapshot(struct api *api, struct registry_entry *en
 }
 
 static struct job *api_find_and_start(struct api *api, const struct call *call, const char *domain, const char *name,
-                                      uint64_t max_rate, struct error *error) {
+                                      uint64_t max_rate, bool strict, struct error *error) {
         struct registry_entry *entry;
 
         if (name && name_check("snapshot", name, error) < 0)
@@ -119,18 +120,19 @@ static struct job *api_find_and_start(struct api *api, const struct call *call, 
                           (unsigned long long) entry->job);
                 return NULL;
         }
-        return api_start_snapshot(api, entry, name, call_peer_uid(call), max_rate, error);
+        return api_start_snapshot(api, entry, name, call_peer_uid(call), max_rate, strict, error);
 }
 
 void api_on_snapshot(struct call *call, void *context) {
         const char *domain = NULL, *name = NULL;
         uint64_t max_rate = 0;
-        bool detach = false;
+        bool detach = false, strict = false;
         const struct parameter parameters[] = {
                 { "domain", .required = true, .string = &domain },
                 { "name", .string = &name },
                 { "max_rate", .number = &max_rate },
                 { "detach", .boolean = &detach },
+                { "strict", .boolean = &strict },
                 {},
         };
         struct error error = { 0 };
@@ -138,7 +140,7 @@ void api_on_snapshot(struct call *call, void *context) {
 
         if (call_read(call, parameters) < 0)
                 return;
-        job = api_find_and_start(context, call, domain, name, max_rate, &error);
+        job = api_find_and_start(context, call, domain, name, max_rate, strict, &error);
         if (!job)
                 call_fail(call, &error);
         else if (detach)

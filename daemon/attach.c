@@ -11,6 +11,8 @@
 #include "common/cleanup.h"
 #include "common/proc_maps.h"
 #include "common/uffd.h"
+#include "daemon/log.h"
+#include "daemon/pins.h"
 #include "daemon/process.h"
 
 #define ATTACH_FEATURES                                                                               \
@@ -133,6 +135,23 @@ static int attach_check_owner(struct attach *attach, pid_t pid) {
         return 0;
 }
 
+/* What is pinned now will be written to unseen. Each snapshot looks again, and says so. */
+static int attach_check_pins(struct attach *attach, pid_t pid) {
+        struct pins pins = { 0 };
+        char text[PINS_TEXT_MAX];
+
+        pins_look_at(pid, &pins);
+        if (pins.n_processes == 0)
+                return 0;
+        pins_explain(&pins, text);
+        if (attach->request->strict)
+                return error_set(attach->error, ERROR_UNTRACKED_WRITER,
+                                 "%s; domain %s is to be strict: attach without that", text,
+                                 attach->entry->domain->name);
+        log_warning("domain %s: %s", attach->entry->domain->name, text);
+        return 0;
+}
+
 static int attach_handshake(struct attach *attach, int uffd) {
         char path[64], target[64];
         ssize_t n;
@@ -199,7 +218,7 @@ static int attach_uffd(struct attach *attach, unsigned index) {
         struct proc_maps maps = { 0 };
         int r;
 
-        if (attach_check_owner(attach, uffd->pid) < 0)
+        if (attach_check_owner(attach, uffd->pid) < 0 || attach_check_pins(attach, uffd->pid) < 0)
                 return -1;
         r = proc_maps_read(uffd->pid, PROC_MAPS_SHARED, &maps);
         if (r < 0)
@@ -274,6 +293,7 @@ static int attach_try(struct attach *attach) {
                 return error_set(attach->error, ERROR_LIMIT_EXCEEDED,
                                  "cannot track any more processes in domain %s: %s", attach->entry->domain->name,
                                  strerror(-r));
+        attach->entry->domain->strict |= request->strict;
         return 0;
 }
 

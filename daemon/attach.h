@@ -39,6 +39,7 @@ struct attach_uffd {
 };
 
 struct attach_request {
+        bool strict; /* refuse what may be written untracked, now and in each snapshot */
         unsigned n_regions;
         struct attach_region *regions;
         unsigned n_mappings;

@@ -142,6 +142,13 @@ enum capture_result capture_fault(struct capture *capture, unsigned region, uint
         return CAPTURE_SAVED;
 }
 
+bool capture_is_saved(const struct capture *capture, unsigned region, uint64_t page) {
+        const struct capture_region *r = &capture->regions[region];
+
+        assert(page < r->n_pages);
+        return bit_test(r->saved, page);
+}
+
 void capture_park(struct capture *capture, unsigned region, uint64_t page) {
         struct capture_region *r = &capture->regions[region];
 

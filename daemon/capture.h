@@ -98,6 +98,9 @@ void capture_deinit(struct capture *capture);
 enum capture_result capture_fault(struct capture *capture, unsigned region, uint64_t page, capture_read_page read,
                                   void *data);
 
+/** capture_is_saved() - did a fault bring this page? */
+bool capture_is_saved(const struct capture *capture, unsigned region, uint64_t page);
+
 /** capture_park() - leave a page's faults unanswered; during the hold, or until the sweep has come by */
 void capture_park(struct capture *capture, unsigned region, uint64_t page);
 

@@ -21,6 +21,24 @@ struct census_context {
         struct mapping *mappings;
 };
 
+static int census_add_pid(struct census *census, pid_t pid) {
+        /* In powers of two: grown when the number is one. */
+        if ((census->n_pids & (census->n_pids - 1)) == 0) {
+                pid_t *pids = reallocarray(census->pids, census->n_pids ? census->n_pids * 2 : 1, sizeof(*pids));
+
+                if (!pids)
+                        return -ENOMEM;
+                census->pids = pids;
+        }
+        census->pids[census->n_pids++] = pid;
+        return 0;
+}
+
+void census_deinit(struct census *census) {
+        free(census->pids);
+        *census = (struct census){ 0 };
+}
+
 struct census_work {
         struct fault_thread *thread;
         struct domain *domain;
@@ -130,6 +148,10 @@ static int census_refuse(struct census_work *work, pid_t pid, const struct regio
                         strcpy(comm, "?");
                 comm[strcspn(comm, "\n")] = '\0';
                 fclose(file);
+                /* Any process may call itself what it likes, and somebody's terminal will show it. */
+                for (char *c = comm; *c; c++)
+                        if (!isprint((unsigned char) *c))
+                                *c = '?';
         }
         return error_set(work->error, ERROR_UNTRACKED_WRITER,
                          "process %d (%s) maps region %s writable and is not tracked, so no snapshot would be "
@@ -228,6 +250,8 @@ static int census_look_at_process(struct census_work *work, pid_t pid, bool desc
                 unknown |= !census_is_tracked(work, pid, &maps.items[i], region);
         }
         proc_maps_deinit(&maps);
+        if (maps_region && census_add_pid(work->census, pid) < 0)
+                return error_set(work->error, ERROR_INTERNAL, "out of memory");
         if (unknown)
                 return census_look_closer(work, pid);
         if (!maps_region && descriptors)
@@ -254,7 +278,7 @@ static void census_start(struct census_work *work, bool *ret_mappings, bool *ret
         }
         pthread_mutex_lock(&domain->lock);
         for (unsigned i = 0; i < domain->n_contexts; i++)
-                *ret_mappings |= domain->contexts[i]->remapped;
+                *ret_mappings |= domain->contexts[i]->remapped || domain->contexts[i]->pid == 0;
         pthread_mutex_unlock(&domain->lock);
 }
 
@@ -282,6 +306,7 @@ static int census_look(struct census_work *work, bool descriptors) {
         struct dirent *entry;
         struct region *region;
         DIR *proc = opendir("/proc");
+        bool all_sealed = true;
         int r = 0;
 
         if (!proc)
@@ -295,11 +320,24 @@ static int census_look(struct census_work *work, bool descriptors) {
         closedir(proc);
         if (work->census->n_unreadable == 0)
                 return r;
-        /* Who cannot be looked into may map it as well as not. */
-        TAILQ_FOREACH (region, &work->domain->regions, link)
-                if (region->guarantee != GUARANTEE_SEALED)
-                        region->guarantee = GUARANTEE_ADVISORY;
+        /* Who cannot be looked into may map it as well as not, but for what is sealed. */
+        TAILQ_FOREACH (region, &work->domain->regions, link) {
+                if (region->guarantee == GUARANTEE_SEALED)
+                        continue;
+                region->guarantee = GUARANTEE_ADVISORY;
+                all_sealed = false;
+        }
+        if (all_sealed)
+                work->census->n_unreadable = 0;
         return r;
+}
+
+/* Where nobody else needs to be looked for. */
+static int census_list_contexts(struct census_work *work) {
+        for (unsigned i = 0; i < work->n_contexts; i++)
+                if (census_add_pid(work->census, work->contexts[i].pid) < 0)
+                        return error_set(work->error, ERROR_INTERNAL, "out of memory");
+        return 0;
 }
 
 int census_take(struct fault_thread *thread, struct census *ret, struct error *error) {
@@ -309,15 +347,16 @@ int census_take(struct fault_thread *thread, struct census *ret, struct error *e
 
         *ret = (struct census){ 0 };
         census_start(&work, &mappings, &descriptors);
-        if (!mappings)
-                return 0;
-        fault_call(thread, census_on_look, &work);
+        if (mappings)
+                fault_call(thread, census_on_look, &work);
         if (census_copy_contexts(&work) < 0)
                 r = error_set(error, ERROR_INTERNAL, "out of memory");
-        else
+        else if (mappings)
                 r = census_look(&work, descriptors);
+        else
+                r = census_list_contexts(&work);
         census_work_deinit(&work);
-        if (r < 0)
+        if (r < 0 && mappings)
                 fault_call(thread, census_on_look_again, NULL);
         return r;
 }
@@ -338,5 +377,6 @@ int census_close(struct fault_thread *thread, struct error *error) {
         r = census_copy_contexts(&work);
         r = r < 0 ? error_set(error, ERROR_INTERNAL, "out of memory") : census_look(&work, false);
         census_work_deinit(&work);
+        census_deinit(&ignored);
         return r;
 }

@@ -7,6 +7,8 @@
  * of all processes, and says for each region what can be guaranteed.
  */
 
+#include <sys/types.h>
+
 #include "common/error.h"
 #include "daemon/fault.h"
 
@@ -14,16 +16,20 @@ struct census {
         unsigned n_unreadable; /* processes that could not be looked into */
         unsigned n_foreign;    /* descriptors, open for writing, that processes hold which are not tracked */
         pid_t foreign_pid;     /* one of them */
+        unsigned n_pids;
+        pid_t *pids; /* processes that map a region and are tracked; owned */
 };
 
 /**
  * census_take() - look, and set the guarantee of every region
  *
  * A mapping that a tracked process has made by mremap() comes under its userfaultfd. Regions that are sealed need no
- * look, unless a process remapped. Called on a thread that may block, never in the hold.
+ * look, unless a process remapped or forked. Called on a thread that may block, never in the hold.
  * Return: 0, or -1 with *error set (UntrackedWriter) when a process maps a region writable and is not tracked.
+ * census_deinit() is due in any case.
  */
 int census_take(struct fault_thread *thread, struct census *ret, struct error *error);
+void census_deinit(struct census *census);
 
 /**
  * census_close() - after a snapshot: did a process map a region meanwhile, where nobody saw what it wrote?

@@ -19,10 +19,14 @@
 
 #define DOMAIN_REGIONS_MAX 1024u
 #define DOMAIN_CONTEXTS_MAX 16384u
+/* Each is a descriptor of the daemon's: with all the domains that a user may have, a quarter of LimitNOFILE. */
+#define DOMAIN_CONTEXTS_USER_MAX 2048u
 
 struct domain {
         char name[REGION_NAME_MAX + 1];
         uid_t uid;
+        bool strict; /* each snapshot of it fails where there may be untracked writers, rather than warn; main thread's
+                      */
         pthread_mutex_t lock;
         struct region_list regions;
         unsigned n_regions;

@@ -3,15 +3,20 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
+#include "daemon/armcheck.h"
 #include "daemon/census.h"
 #include "daemon/clock.h"
 #include "daemon/image_writer.h"
+#include "daemon/pins.h"
 #include "daemon/removal.h"
 #include "daemon/sweep.h"
 
 #define SNAPSHOT_LOOK_MS 20
+/* An object may be far larger than what is in it, but its tables and checksums grow with its size. */
+#define SNAPSHOT_USER_MEMORIES_MAX 8
 
 struct snapshot {
         struct snapshot_spec spec; /* name owned, or NULL */
@@ -21,6 +26,8 @@ struct snapshot {
 
         struct run run;
         struct census census;
+        struct armcheck armcheck;
+        struct pins pins;
         struct pool_share share;
         struct image_writer *writer;
         uint64_t pages_discarded;
@@ -130,6 +137,55 @@ static int snapshot_prepare_capture(struct snapshot *snapshot) {
         return 0;
 }
 
+static int snapshot_take_census(struct snapshot *snapshot) {
+        const struct census *census = &snapshot->census;
+
+        if (census_take(snapshot->spec.thread, &snapshot->census, &snapshot->error) < 0)
+                return -1;
+        if (!snapshot->spec.strict)
+                return 0;
+        if (census->n_foreign)
+                return error_set(&snapshot->error, ERROR_UNTRACKED_WRITER,
+                                 "process %d, which is not tracked, has a region open for writing, and the snapshot "
+                                 "is to be strict: attach it too, or take a snapshot that is not strict",
+                                 (int) census->foreign_pid);
+        if (census->n_unreadable)
+                return error_set(&snapshot->error, ERROR_UNTRACKED_WRITER,
+                                 "%u processes could not be looked into for writers that are not tracked, and the "
+                                 "snapshot is to be strict: take one that is not strict",
+                                 census->n_unreadable);
+        return 0;
+}
+
+/*
+ * After the cut: did it take? What was pinned after it is no matter, since to pin a page for writing is to fault on it.
+ * So the look for pins comes now, and misses none that was there at the cut and is still there.
+ */
+static int snapshot_check_cut(struct snapshot *snapshot) {
+        char text[PINS_TEXT_MAX];
+
+        if (armcheck_run(snapshot->spec.thread, &snapshot->run, false, &snapshot->armcheck, &snapshot->error) < 0)
+                return -1;
+        for (unsigned i = 0; i < snapshot->census.n_pids; i++)
+                pins_look_at(snapshot->census.pids[i], &snapshot->pins);
+        if (!snapshot->spec.strict || snapshot->pins.n_processes == 0)
+                return 0;
+        pins_explain(&snapshot->pins, text);
+        return error_set(&snapshot->error, ERROR_UNTRACKED_WRITER,
+                         "%s; the snapshot is to be strict: take one that is not strict", text);
+}
+
+static int snapshot_check_size(struct snapshot *snapshot, uint64_t total_bytes) {
+        uint64_t memory_bytes = (uint64_t) sysconf(_SC_PHYS_PAGES) * (uint64_t) sysconf(_SC_PAGESIZE);
+
+        if (snapshot->domain->uid == 0 || total_bytes / SNAPSHOT_USER_MEMORIES_MAX <= memory_bytes)
+                return 0;
+        return error_set(&snapshot->error, ERROR_LIMIT_EXCEEDED,
+                         "the regions of domain %s are of %llu GiB, more than %d times the memory of this machine, "
+                         "which only root's may be",
+                         snapshot->domain->name, (unsigned long long) (total_bytes >> 30), SNAPSHOT_USER_MEMORIES_MAX);
+}
+
 static int snapshot_prepare(struct snapshot *snapshot) {
         const char *untracked = snapshot->domain->untracked;
         struct region *region;
@@ -147,13 +203,14 @@ static int snapshot_prepare(struct snapshot *snapshot) {
                         return -1;
                 total += region->bytes;
         }
+        if (snapshot_check_size(snapshot, total) < 0)
+                return -1;
         atomic_store(&snapshot->bytes_total, total);
         if (!pool_share_init(&snapshot->share, snapshot->spec.pool))
                 return error_set(&snapshot->error, ERROR_LIMIT_EXCEEDED,
                                  "too many snapshots are being taken at once for the size of the pool: wait, or use a "
                                  "larger --pool-size");
-        if (snapshot_open_writer(snapshot) < 0 ||
-            census_take(snapshot->spec.thread, &snapshot->census, &snapshot->error) < 0)
+        if (snapshot_open_writer(snapshot) < 0 || snapshot_take_census(snapshot) < 0)
                 return -1;
         return snapshot_prepare_capture(snapshot);
 }
@@ -207,6 +264,7 @@ static int snapshot_check_content(struct snapshot *snapshot) {
 
 static json_t *snapshot_make_warnings(const struct snapshot *snapshot) {
         json_t *warnings = json_array();
+        char text[PINS_TEXT_MAX];
 
         if (snapshot->census.n_unreadable)
                 json_array_append_new(warnings, json_sprintf("%u processes could not be looked into for writers that "
@@ -217,6 +275,14 @@ static json_t *snapshot_make_warnings(const struct snapshot *snapshot) {
                                       json_sprintf("process %d, which is not tracked, has a region open for "
                                                    "writing (%u descriptors in all)",
                                                    (int) snapshot->census.foreign_pid, snapshot->census.n_foreign));
+        if (snapshot->pins.n_processes) {
+                pins_explain(&snapshot->pins, text);
+                json_array_append_new(warnings, json_string(text));
+        }
+        if (snapshot->armcheck.n_unreadable)
+                json_array_append_new(warnings, json_sprintf("of %u processes it could not be verified that their "
+                                                             "memory was protected",
+                                                             snapshot->armcheck.n_unreadable));
         if (snapshot->pages_discarded)
                 json_array_append_new(warnings,
                                       json_sprintf("content of %llu chunks was removed before it was saved and "
@@ -231,7 +297,7 @@ static double snapshot_quantile_us(const struct snapshot *snapshot, double q) {
 
 static json_t *snapshot_make_figures(struct snapshot *snapshot) {
         const struct run *run = &snapshot->run;
-        enum guarantee guarantee = GUARANTEE_SEALED;
+        enum guarantee guarantee = snapshot->pins.n_processes ? GUARANTEE_ADVISORY : GUARANTEE_SEALED;
         json_t *regions = json_array();
         struct region *region;
 
@@ -276,6 +342,10 @@ static int snapshot_take(struct snapshot *snapshot) {
 
         if (snapshot_prepare(snapshot) < 0 || fault_begin(snapshot->spec.thread, &snapshot->run, &snapshot->error) < 0)
                 return -1;
+        if (snapshot_check_cut(snapshot) < 0) {
+                fault_end(snapshot->spec.thread, true);
+                return -1;
+        }
         if (snapshot_drain(snapshot) < 0) {
                 if (snapshot_explain_stop(snapshot) == 0)
                         (void) image_writer_flush(snapshot->writer, &snapshot->error);
@@ -307,6 +377,7 @@ static void *snapshot_main(void *data) {
         pool_share_deinit(&snapshot->share);
         capture_deinit(&snapshot->run.capture);
         removal_watch_free(snapshot->run.removal);
+        census_deinit(&snapshot->census);
         snapshot_set_state(snapshot, SNAPSHOT_ENDED);
         snapshot->spec.ended(snapshot->spec.data);
         return NULL;

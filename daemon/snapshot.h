@@ -34,6 +34,7 @@ struct snapshot_spec {
         const char *name;            /* NULL: one is made up */
         uint32_t uid;                /* who asked */
         enum pool_policy policy;
+        bool strict;       /* fail where there may be untracked writers, rather than warn */
         uint64_t max_rate; /* bytes a second, 0: none */
         uint64_t max_hold_ns;
         void (*ended)(void *data); /* on the snapshot's thread, which does nothing after it */

@@ -117,8 +117,8 @@ static int attach_rounds(struct attach *attach, struct error *error) {
                         return 0;
                 if (attach_implant(attach, error) < 0)
                         return -1;
-                if (!handover_attach(attach->livesnap, attach->domain, attach->options->discard, victims,
-                                     &attach->reply, &failure)) {
+                if (!handover_attach(attach->livesnap, attach->domain, attach->options->discard,
+                                     attach->options->strict, victims, &attach->reply, &failure)) {
                         if (attach_report(attach) < 0)
                                 return error_set(error, ERROR_INTERNAL, "out of memory");
                 } else if (failure.kind != ERROR_BAD_MAPPING || ++attach->failures > FAILURES_MAX ||

@@ -139,7 +139,7 @@ static void batch_add(struct batch *batch, const struct victims *victims, const 
 }
 
 /* Sends victims from *first on, as many as go into one message. No reply where there was nothing to send. */
-static int attach_batch(struct livesnap *livesnap, const char *domain, const char *discard,
+static int attach_batch(struct livesnap *livesnap, const char *domain, const char *discard, bool strict,
                         const struct victims *victims, size_t *first, json_t **ret, struct error *error) {
         CLEANUP(batch_deinit) struct batch batch = { .regions = json_array(), .mappings = json_array() };
         size_t next = *first;
@@ -167,16 +167,17 @@ static int attach_batch(struct livesnap *livesnap, const char *domain, const cha
         if (!batch.n_fds)
                 return 0;
         return call(livesnap, "Attach",
-                    json_pack("{s:s,s:O,s:O}", "domain", domain, "regions", batch.regions, "mappings", batch.mappings),
+                    json_pack("{s:s,s:O,s:O,s:b}", "domain", domain, "regions", batch.regions, "mappings",
+                              batch.mappings, "strict", strict),
                     batch.fds, batch.n_fds, ret, error);
 }
 
-int handover_attach(struct livesnap *livesnap, const char *domain, const char *discard, const struct victims *victims,
-                    json_t **ret_domain, struct error *error) {
+int handover_attach(struct livesnap *livesnap, const char *domain, const char *discard, bool strict,
+                    const struct victims *victims, json_t **ret_domain, struct error *error) {
         for (size_t first = 0; first < victims->n_items;) {
                 CLEANUP(cleanup_json_p) json_t *reply = NULL;
 
-                if (attach_batch(livesnap, domain, discard, victims, &first, &reply, error) < 0)
+                if (attach_batch(livesnap, domain, discard, strict, victims, &first, &reply, error) < 0)
                         return -1;
                 if (reply) {
                         json_decref(*ret_domain);

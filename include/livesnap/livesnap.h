@@ -383,6 +383,17 @@ struct livesnap_job_callback {
 int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
                             const struct livesnap_job_callback *callback);
 
+/* Fail where there may be writers that are not tracked, rather than warn of them; see livesnap-api(7). */
+#define LIVESNAP_SNAPSHOT_STRICT 1u
+
+/**
+ * livesnap_start_snapshot_flags() - the same, with LIVESNAP_SNAPSHOT_* in @flags
+ *
+ * Return: 0 or -1. Since 0.1.
+ */
+int livesnap_start_snapshot_flags(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
+                                  unsigned flags, const struct livesnap_job_callback *callback);
+
 /**
  * livesnap_snapshot() - take a snapshot and wait until it is published
  * @domain, @name, @max_rate: as for livesnap_start_snapshot()
