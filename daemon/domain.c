@@ -59,7 +59,7 @@ int domain_add_context(struct domain *domain, struct context *context) {
         struct context **contexts = domain->contexts;
         int r = 0;
 
-        if (domain->n_contexts >= DOMAIN_CONTEXTS_MAX)
+        if (domain->n_contexts >= (domain->uid ? DOMAIN_CONTEXTS_USER_MAX : DOMAIN_CONTEXTS_MAX))
                 return -E2BIG;
         pthread_mutex_lock(&domain->lock);
         if (domain->n_contexts == domain->n_allocated) {

@@ -90,15 +90,32 @@ void jobs_free(struct jobs *jobs) {
         free(jobs);
 }
 
+static int jobs_check_limits(const struct jobs *jobs, uid_t uid, struct error *error) {
+        const struct job *job;
+        unsigned n_own = 0, n_users = 0;
+
+        if (jobs->n_active >= JOBS_ACTIVE_MAX)
+                return error_set(error, ERROR_LIMIT_EXCEEDED, "%u jobs are running already: wait until one has ended",
+                                 jobs->n_active);
+        if (uid == 0)
+                return 0;
+        TAILQ_FOREACH (job, &jobs->list, link) {
+                n_own += job->work && job->uid == uid;
+                n_users += job->work && job->uid != 0;
+        }
+        if (n_own >= JOBS_ACTIVE_USER_MAX || n_users >= JOBS_ACTIVE_USERS_MAX)
+                return error_set(error, ERROR_LIMIT_EXCEEDED,
+                                 "user %u has %u jobs running, and all users %u: wait until one has ended",
+                                 (unsigned) uid, n_own, n_users);
+        return 0;
+}
+
 struct job *jobs_add(struct jobs *jobs, const struct job_kind *kind, const char *domain, const char *name, uid_t uid,
                      struct error *error) {
         struct job *job;
 
-        if (jobs->n_active >= JOBS_ACTIVE_MAX) {
-                error_set(error, ERROR_LIMIT_EXCEEDED, "%u jobs are running already: wait until one has ended",
-                          jobs->n_active);
+        if (jobs_check_limits(jobs, uid, error) < 0)
                 return NULL;
-        }
         job = calloc(1, sizeof(*job));
         if (!job) {
                 error_set(error, ERROR_INTERNAL, "out of memory");

@@ -17,6 +17,9 @@
 #include "daemon/call.h"
 
 #define JOBS_ACTIVE_MAX 64u
+/* Of these, what one user may have, and all users together, so that there are always some left for root. */
+#define JOBS_ACTIVE_USER_MAX 16u
+#define JOBS_ACTIVE_USERS_MAX 48u
 
 struct jobs;
 struct job;

@@ -95,15 +95,32 @@ struct registry_entry *registry_find(struct registry *registry, const char *name
         return entry;
 }
 
+static int registry_check_limits(const struct registry *registry, uid_t uid, struct error *error) {
+        const struct registry_entry *entry;
+        unsigned n_own = 0, n_users = 0;
+
+        if (registry->n_entries >= REGISTRY_DOMAINS_MAX)
+                return error_set(error, ERROR_LIMIT_EXCEEDED, "there are %u domains already: detach one first",
+                                 registry->n_entries);
+        if (uid == 0)
+                return 0;
+        TAILQ_FOREACH (entry, &registry->entries, link) {
+                n_own += entry->domain->uid == uid;
+                n_users += entry->domain->uid != 0;
+        }
+        if (n_own >= REGISTRY_DOMAINS_USER_MAX || n_users >= REGISTRY_DOMAINS_USERS_MAX)
+                return error_set(error, ERROR_LIMIT_EXCEEDED,
+                                 "user %u has %u domains, and all users %u: detach one first", (unsigned) uid, n_own,
+                                 n_users);
+        return 0;
+}
+
 static struct registry_entry *registry_add(struct registry *registry, const char *name, uid_t uid,
                                            struct error *error) {
         struct registry_entry *entry;
 
-        if (registry->n_entries >= REGISTRY_DOMAINS_MAX) {
-                error_set(error, ERROR_LIMIT_EXCEEDED, "there are %u domains already: detach one first",
-                          registry->n_entries);
+        if (registry_check_limits(registry, uid, error) < 0)
                 return NULL;
-        }
         entry = calloc(1, sizeof(*entry));
         if (!entry || domain_new(name, uid, &entry->domain) < 0) {
                 free(entry);

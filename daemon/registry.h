@@ -15,6 +15,9 @@
 #include "daemon/fault.h"
 
 #define REGISTRY_DOMAINS_MAX 256u
+/* Of these, what one user may have, and all users together, so that there are always some left for root. */
+#define REGISTRY_DOMAINS_USER_MAX 64u
+#define REGISTRY_DOMAINS_USERS_MAX 192u
 
 struct registry_entry {
         struct domain *domain; /* owned */
