@@ -63,7 +63,7 @@ def test_guarantee_is_told(lab, kind, expected):
 def test_sysv_memory_is_refused(lab):
     """The kernel has no userfaultfd for segments of shmget(2): better no domain than one that is not tracked."""
     writer = lab.start_writer(kind="sysv", pages=64)
-    refused = lab.cli("attach", "--pid", writer.pid, "--domain", "d", check=False)
+    refused = lab.cli("attach", "--pid", writer.pid, "--domain", "d", "--object", "*SYSV*", check=False)
     assert refused.status == 1
     assert str(writer.pid) in refused.stderr
     assert lab.json("domains") == []
