@@ -197,10 +197,11 @@ void platform_skip(const char *reason) {
 }
 
 int platform_require(void **state) {
+        const char *timeout_s = getenv("LIVESNAP_TEST_TIMEOUT_S");
         int uffd = uffd_new(-1);
 
         /* A test that hangs is a test that fails. */
-        alarm(60);
+        alarm(timeout_s ? strtoul(timeout_s, NULL, 10) : 60);
         if (uffd < 0) {
                 print_message("skipped: no userfaultfd for this user: %s\n", strerror(-uffd));
                 exit(77);

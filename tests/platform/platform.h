@@ -19,7 +19,7 @@
 
 #define PAGE_BYTES 4096u
 /* Enough for anything that will happen, and little enough to wait for what must not. */
-#define SOON_MS 5000
+#define SOON_MS 20000
 #define NEVER_MS 100
 #define DAEMON_FEATURES                                                                               \
         (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_FORK | \
