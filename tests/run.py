@@ -26,6 +26,8 @@ def parse_arguments():
     parser.add_argument("--unit", action="store_true")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("-k", metavar="EXPR")
+    parser.add_argument("--kernels", nargs="?", const="ordinary", metavar="WHICH")
+    parser.add_argument("--kernels-table", metavar="FILE")
     return parser.parse_args()
 
 
@@ -107,6 +109,26 @@ def run_pytest(arguments):
     return outcomes
 
 
+def run_kernels(which, table):
+    """The kernels of the matrix: each test on each counts as one."""
+    sys.path.insert(0, str(ROOT / "tests/kernels"))
+    import matrix
+
+    known = [kernel.title for kernel in matrix.KERNELS]
+    titles = {"ordinary": matrix.ORDINARY, "all": known}.get(which, which.split(","))
+    if unknown := set(titles) - set(known):
+        return [Outcome("failed", "kernels", f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")]
+    outcomes = []
+    for run in matrix.run_matrix(BUILD, titles, table):
+        name = f"kernel {run.kernel.title}"
+        if run.problem:
+            outcomes.append(Outcome("skipped" if run.is_absent else "failed", name, run.problem))
+        for litmus in run.litmuses:
+            detail = litmus.reason if litmus.verdict == "skipped" else "\n".join(litmus.said)
+            outcomes.append(Outcome(litmus.verdict, f"{name}::{litmus.program}::{litmus.name}", detail))
+    return outcomes
+
+
 def report(outcomes):
     by_verdict = collections.defaultdict(list)
     for outcome in outcomes:
@@ -128,9 +150,13 @@ def main():
     sys.stdout.reconfigure(line_buffering=True)
     if not build():
         return report([Outcome("failed", "build", "the project does not build")])
+    if arguments.kernels:
+        return report(run_kernels(arguments.kernels, arguments.kernels_table))
     outcomes = [] if arguments.k else run_meson_tests()
     if not arguments.unit:
         outcomes += run_pytest(arguments)
+    if not (arguments.unit or arguments.fast or arguments.k):
+        outcomes += run_kernels("ordinary", None)
     return report(outcomes)
 
 
