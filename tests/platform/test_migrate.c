@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAGES 512
+#define PAGES 256
 #define ROUNDS 20
 
 /* Frame numbers of all pages; zeros where this user may not see them. */

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGES 2048
+#define PAGES 512
 #define CGROUP_ROOT "/sys/fs/cgroup"
 #define OOM_LIMIT "16M"
 #define OOM_BYTES (64u << 20)
@@ -94,7 +94,7 @@ static void test_reclaim_to_swap_and_back(void **state) {
         require_swap();
         cgroup_enter();
         arena = arena_make(PAGES, PLAIN_FEATURES);
-        assert_int_equal(write_file(cgroup, "memory.high", "1M"), 0);
+        assert_int_equal(write_file(cgroup, "memory.high", "256K"), 0);
         assert_int_equal(write_file(cgroup, "memory.high", "max"), 0);
         cgroup_leave();
         assert_swapped_and_protected(&arena);
