@@ -243,18 +243,27 @@ def print_combined(runs):
         print(f"{program + ': ' + name.replace('_', ' '):{width}}", *(f"{verdict:>8}" for verdict in verdicts))
 
 
+def summarize(cells, runs):
+    """What was found, said once where all kernels agree."""
+    found = [(run.release, "; ".join(cells[run.kernel.title].found)) for run in runs if run.kernel.title in cells]
+    if len({text for _, text in found}) == 1:
+        return found[0][1]
+    return "<br>".join(f"{release}: {text}" for release, text in found if text)
+
+
 def write_document(runs, path):
-    """The same tables for docs/kernels.md, in Markdown."""
+    """The same for docs/kernels.md, in Markdown."""
+    words = {"passed": "holds", "failed": "**fails**", "skipped": "skipped"}
     with open(path, "w", encoding="utf-8") as file:
         titles = [run.release or run.kernel.title for run in runs]
-        print("| what | " + " | ".join(titles) + " |\n|---|" + "---|" * len(runs), file=file)
+        print("| what | " + " | ".join(titles) + " | found |\n|---|" + "---|" * len(runs) + "---|", file=file)
         program = None
         for (row_program, name), cells in combine(runs).items():
             if row_program != program:
                 program = row_program
-                print(f"| **{program.replace('_', ' ')}** |" + " |" * len(runs), file=file)
-            said = [describe(cells[run.kernel.title]) if run.kernel.title in cells else "–" for run in runs]
-            print(f"| {name.replace('_', ' ')} | " + " | ".join(said) + " |", file=file)
+                print(f"| **{program.replace('_', ' ')}** |" + " |" * (len(runs) + 1), file=file)
+            said = [words[cells[run.kernel.title].verdict] if run.kernel.title in cells else "–" for run in runs]
+            print(f"| {name.replace('_', ' ')} | " + " | ".join(said) + f" | {summarize(cells, runs)} |", file=file)
 
 
 def run_matrix(build, titles, document=None):
