@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import Failure, wait_until
+from harness import Connection, wait_until
 
 
 @pytest.fixture
@@ -88,6 +88,30 @@ def test_flipped_bit_beside_an_image_is_found(taken, suffix):
         flip_bit(path, offset)
         assert found.status == 1, f"byte {offset} of {path.name}: {found}"
     taken.cli("verify", "d/s")
+
+
+def test_no_byte_of_a_snapshot_is_without_meaning(lab):
+    """Bits at even distances in each file; all is well without. The unit tests flip every one."""
+    writer = lab.start_writer(pages=16)
+    lab.attach(writer)
+    lab.snapshot("d", "--name", "s")
+    directory = lab.daemon.store / "d" / "s"
+    with Connection(lab.daemon.socket) as connection:
+        def verify():
+            return connection.call("io.livesnap.VerifySnapshot", {"domain": "d", "name": "s"}).get("error")
+
+        assert verify() is None
+        for path in directory.iterdir():
+            content = path.read_bytes()
+            for offset in range(0, len(content), len(content) // 60 + 1):
+                with open(path, "r+b") as file:
+                    file.seek(offset)
+                    file.write(bytes([content[offset] ^ 1 << offset % 8]))
+                    file.flush()
+                    assert verify() is not None, f"bit {offset % 8} of byte {offset} of {path.name}"
+                    file.seek(offset)
+                    file.write(content[offset:offset + 1])
+        assert verify() is None
 
 
 def test_truncated_image_is_found(taken):
