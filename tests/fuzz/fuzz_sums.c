@@ -29,8 +29,10 @@
 #define SUMS_MAX_BYTES (4u * LIVESNAP_SUMS_BLOCK_BYTES)
 #define REGION "ram"
 
-static uint8_t image[SIZE_MAX_BYTES + LIVESNAP_FORMAT_PAGE_BYTES], sums[SUMS_MAX_BYTES];
-static uint8_t damaged_image[sizeof(image)], damaged_sums[sizeof(sums)];
+static uint8_t image[SIZE_MAX_BYTES + LIVESNAP_FORMAT_PAGE_BYTES];
+static _Alignas(uint64_t) uint8_t sums[SUMS_MAX_BYTES];
+static uint8_t damaged_image[sizeof(image)];
+static _Alignas(uint64_t) uint8_t damaged_sums[sizeof(sums)];
 
 struct input {
         const uint8_t *data;

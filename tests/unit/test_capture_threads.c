@@ -36,7 +36,7 @@ static struct world {
         _Atomic uint8_t armed[N_MAPPINGS][N_PAGES];
         _Atomic uint8_t message[N_MAPPINGS][N_PAGES];
         _Atomic unsigned n_writers;
-        uint8_t image[CHUNK_BYTES]; /* the sweep's, like those below */
+        _Alignas(uint64_t) uint8_t image[CHUNK_BYTES]; /* the sweep's, like those below */
         unsigned long n_laid_over;
         unsigned long n_wrong;
         unsigned long n_saved; /* the fault thread's */
