@@ -150,7 +150,8 @@ static void run_round(void) {
         assert_int_equal(capture_init(&w.capture, pool, 1), 0);
         assert_int_equal(capture_add_region(&w.capture, 0, N_CHUNKS * CHUNK_BYTES, CHUNK_PAGE_BYTES, false), 0);
         for (uint64_t i = 0; i < N_PAGES; i++) {
-                w.truth[i] = w.memory[i] = i * 1000003;
+                w.truth[i] = i * 1000003;
+                w.memory[i] = w.truth[i];
                 for (unsigned mapping = 0; mapping < N_MAPPINGS; mapping++)
                         w.armed[mapping][i] = 1;
         }
