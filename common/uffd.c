@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int uffd_open_device(void) {
@@ -86,8 +87,12 @@ bool uffd_owner_is_alive(int uffd) {
 }
 
 int uffd_read(int uffd, struct uffd_msg *messages, size_t max) {
-        ssize_t n = read(uffd, messages, max * sizeof(*messages));
+        struct iovec iov = { .iov_base = messages, .iov_len = max * sizeof(*messages) };
+        /* Whoever has a copy of the descriptor can make it blocking at any time; this does not mind (6.10). */
+        ssize_t n = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
 
+        if (n < 0 && errno == EOPNOTSUPP)
+                n = read(uffd, messages, iov.iov_len);
         if (n < 0)
                 return errno == EAGAIN ? 0 : -errno;
         return (int) ((size_t) n / sizeof(*messages));

@@ -31,7 +31,7 @@ static void api_on_wake(evutil_socket_t fd, short events, void *data) {
         registry_reap(api->registry);
 }
 
-static void api_on_empty_domain(void *data) {
+static void api_on_unmapped_region(void *data) {
         api_wake(data);
 }
 
@@ -41,7 +41,7 @@ static int api_make_parts(struct api *api, struct error *error) {
                 return error_set(error, ERROR_INTERNAL, "cannot make an eventfd: %s", strerror(errno));
         api->wake = event_new(api->base, api->wake_fd, EV_READ | EV_PERSIST, api_on_wake, api);
         if (!api->wake || event_add(api->wake, NULL) < 0 || jobs_new(api->base, &api->jobs) < 0 ||
-            registry_new(api_on_empty_domain, api, &api->registry) < 0)
+            registry_new(api_on_unmapped_region, api, &api->registry) < 0)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         return pool_new(api->config.pool_bytes, &api->pool, error);
 }

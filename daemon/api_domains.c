@@ -144,17 +144,18 @@ static bool api_read_attach(struct call *call, json_t *regions, json_t *mappings
 static int api_attach(struct api *api, const struct call *call, const char *name, struct attach_request *request,
                       json_t **ret, struct error *error) {
         struct registry_entry *entry;
-        bool is_new;
 
-        entry = registry_find_or_add(api->registry, name, call_peer_uid(call), &is_new, error);
+        entry = registry_find_or_add(api->registry, name, call_peer_uid(call), error);
         if (!entry)
                 return -1;
         if (entry->job)
                 return error_set(error, ERROR_BUSY,
                                  "a snapshot of domain %s is being taken (job %llu): wait until it has ended", name,
                                  (unsigned long long) entry->job);
+        /* A program that was started anew gets the names that it had before. */
+        registry_drop_unmapped(entry);
         if (attach_all(entry, request, error) < 0) {
-                if (is_new)
+                if (entry->domain->n_regions == 0)
                         registry_remove(entry);
                 return -1;
         }

@@ -40,8 +40,16 @@ void attach_request_deinit(struct attach_request *request) {
         *request = (struct attach_request){ 0 };
 }
 
+static bool attach_maps(const struct attach_request *request, unsigned region) {
+        for (unsigned i = 0; i < request->n_mappings; i++)
+                if (request->mappings[i].region == region)
+                        return true;
+        return false;
+}
+
 static int attach_find_regions(struct attach *attach) {
         struct attach_request *request = attach->request;
+        const struct registry_entry *other;
 
         for (unsigned i = 0; i < request->n_regions; i++) {
                 struct attach_region *wanted = &request->regions[i];
@@ -49,6 +57,7 @@ static int attach_find_regions(struct attach *attach) {
 
                 if (region_new(steal_fd(&wanted->object), &wanted->region, attach->error) < 0)
                         return -1;
+                wanted->is_new = true;
                 known = domain_find_region(attach->entry->domain, wanted->region->device, wanted->region->inode);
                 for (unsigned j = 0; j < i; j++)
                         if (request->regions[j].region->device == wanted->region->device &&
@@ -58,9 +67,18 @@ static int attach_find_regions(struct attach *attach) {
                 if (known) {
                         region_free(wanted->region);
                         wanted->region = known;
+                        wanted->is_new = false;
                         continue;
                 }
-                wanted->is_new = true;
+                if (!attach_maps(request, i))
+                        return error_set(attach->error, ERROR_BAD_MAPPING,
+                                         "none of the mappings is of region %u: what nobody maps is not snapshotted",
+                                         i);
+                other = registry_find_object(attach->entry->registry, wanted->region->device, wanted->region->inode);
+                if (other)
+                        return error_set(attach->error, ERROR_BUSY,
+                                         "the object is in domain %s already, and can be in one domain only",
+                                         other->domain->name);
                 wanted->region->discard_zero = wanted->discard_zero;
         }
         return 0;
@@ -255,12 +273,13 @@ static int attach_on_commit(struct fault_thread *thread, void *data) {
                         attach->contexts[i] = NULL;
                         continue;
                 }
-                while (thread->domain->n_contexts > n_before)
+                fault_unwatch(thread, attach->contexts[i]);
+                while (thread->domain->n_contexts > n_before) {
+                        fault_unwatch(thread, thread->domain->contexts[thread->domain->n_contexts - 1]);
                         domain_drop_context(thread->domain, thread->domain->n_contexts - 1);
+                }
                 return r;
         }
-        thread->told_empty = false;
-        atomic_store(&attach->entry->empty, false);
         for (unsigned i = 0; i < attach->request->n_regions; i++) {
                 struct attach_region *region = &attach->request->regions[i];
 

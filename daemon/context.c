@@ -56,6 +56,12 @@ struct mapping *context_find(const struct context *context, uint64_t address) {
         return &context->mappings[i];
 }
 
+const struct mapping *context_next(const struct context *context, uint64_t address) {
+        unsigned i = context_search(context, address);
+
+        return i < context->n_mappings ? &context->mappings[i] : NULL;
+}
+
 bool context_maps(const struct mapping *mappings, unsigned n_mappings, const struct region *region, uint64_t start,
                   uint64_t end, uint64_t offset) {
         uint64_t at = start;

@@ -34,8 +34,8 @@ struct context {
         struct mapping *mappings; /* sorted by address, not overlapping */
         bool gone;                /* the process is; the fault thread is about to drop it */
         bool fresh;               /* in the hold: not armed yet */
-        bool remapped;            /* called mremap, and where it maps what has not been looked up since */
-        uint64_t stuck_since_ns;  /* since when every disarm was refused (EAGAIN), or 0 */
+        uint64_t again_ns;        /* when a disarm was refused (EAGAIN), if the last one was; else 0 */
+        uint64_t stuck_since_ns;  /* since when they all were */
 };
 
 /** context_new() - @uffd is consumed on success only. Return: 0 or -ENOMEM. */
@@ -45,6 +45,13 @@ void context_unref(struct context *context);
 
 /** context_find() - the mapping at an address, or NULL; logarithmic, safe on the fault path */
 struct mapping *context_find(const struct context *context, uint64_t address);
+
+/**
+ * context_next() - the first mapping that ends after an address, or NULL
+ *
+ * The way to walk over all while events may change the list: go on from the end of the last one.
+ */
+const struct mapping *context_next(const struct context *context, uint64_t address);
 
 /** context_maps() - is all of this part of a region, mapped at [@start, @end), known? @mappings are as in a context. */
 bool context_maps(const struct mapping *mappings, unsigned n_mappings, const struct region *region, uint64_t start,

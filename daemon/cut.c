@@ -6,8 +6,12 @@
 
 #include "common/uffd.h"
 #include "daemon/clock.h"
-#include "daemon/events.h"
 #include "daemon/removal.h"
+
+/* One arm call covers no more, so that the deadline is looked at in between. */
+#define CUT_PIECE_BYTES (1ULL << 30)
+/* What arming costs a kernel at most, for each GiB, is not held against --max-hold. */
+#define CUT_NS_PER_GIB (30 * NSEC_PER_MSEC)
 
 struct cut {
         struct fault_thread *thread;
@@ -15,9 +19,13 @@ struct cut {
         uint64_t deadline_ns;
 };
 
+static bool cut_is_late(const struct cut *cut) {
+        return clock_now_ns() > cut->deadline_ns;
+}
+
 /*
- * Kernels of the 6.1 series protect only a range within one VMA and stop with ENOENT at its end; later ones stop at the
- * first address that is not mapped. Halving finds every part that can be armed. What is not mapped needs no arming.
+ * Kernels of the 6.1 series protect only a range within one VMA and stop with ENOENT at its end; later ones do where
+ * something else was mapped in between. Halving finds every part that can be armed. What is not mapped needs no arming.
  */
 static int cut_arm_parts(struct cut *cut, struct context *context, uint64_t address, uint64_t length,
                          uint64_t page_bytes) {
@@ -26,36 +34,55 @@ static int cut_arm_parts(struct cut *cut, struct context *context, uint64_t addr
 
         if (r != -ENOENT || length <= page_bytes)
                 return r == -ENOENT ? 0 : r;
+        if (cut_is_late(cut))
+                return -ETIME;
         r = cut_arm_parts(cut, context, address, half, page_bytes);
         if (r < 0)
                 return r;
         return cut_arm_parts(cut, context, address + half, length - half, page_bytes);
 }
 
-static int cut_arm_context(struct cut *cut, struct context *context) {
-        context->fresh = false;
-        for (unsigned i = 0; i < context->n_mappings; i++) {
-                /* A copy: an event that is read meanwhile may change the list; it then marks the context fresh again.
-                 */
-                struct mapping m = context->mappings[i];
-                uint64_t start_ns = clock_now_ns();
-                int r = cut_arm_parts(cut, context, m.address, m.length, m.region->page_bytes);
+static int cut_arm_mapping(struct cut *cut, struct context *context, const struct mapping *mapping) {
+        int r = 0;
 
+        for (uint64_t at = 0; at < mapping->length && r == 0; at += CUT_PIECE_BYTES) {
+                uint64_t left = mapping->length - at, start_ns = clock_now_ns();
+
+                r = cut_arm_parts(cut, context, mapping->address + at, left < CUT_PIECE_BYTES ? left : CUT_PIECE_BYTES,
+                                  mapping->region->page_bytes);
                 cut->run->arm_ns += clock_now_ns() - start_ns;
+                if (r == 0 && cut_is_late(cut))
+                        r = -ETIME;
+        }
+        return r;
+}
+
+static int cut_arm_context(struct cut *cut, struct context *context) {
+        const struct mapping *next;
+        uint64_t address = 0;
+
+        context->fresh = false;
+        /* By address, since events that are read meanwhile may change the list. */
+        while ((next = context_next(context, address))) {
+                struct mapping mapping = *next;
+                int r = cut_arm_mapping(cut, context, &mapping);
+
                 if (r == -ESRCH) {
                         context->gone = true;
                         return 0;
                 }
                 if (r < 0)
                         return r;
+                address = mapping.address + mapping.length;
         }
         return 0;
 }
 
 static int cut_fail(struct cut *cut, const struct context *context, int r, struct error *error) {
-        if (clock_now_ns() > cut->deadline_ns)
+        if (cut_is_late(cut))
                 return error_set(error, ERROR_HOLD_TOO_LONG,
-                                 "the hold lasted longer than %llu ms, so all threads were let go and no snapshot was "
+                                 "the hold lasted longer than %llu ms and 30 ms for each GiB, so all threads were let "
+                                 "go and no snapshot was "
                                  "taken: try again when fewer processes are forked, or raise --max-hold",
                                  (unsigned long long) (cut->run->max_hold_ns / NSEC_PER_MSEC));
         return error_set(error, ERROR_ARM_FAILED, "cannot write-protect the memory of process %d: %s",
@@ -71,7 +98,7 @@ static int cut_arm_all(struct cut *cut, struct error *error) {
                 struct context *context = domain->contexts[i];
                 int r = context->fresh && !context->gone ? cut_arm_context(cut, context) : 0;
 
-                if (r < 0 || clock_now_ns() > cut->deadline_ns)
+                if (r < 0 || cut_is_late(cut))
                         return cut_fail(cut, context, r, error);
                 i++;
                 if (i == domain->n_contexts) {
@@ -100,6 +127,15 @@ static void cut_map_holes(struct cut *cut) {
         }
 }
 
+static uint64_t cut_allowance_ns(const struct domain *domain) {
+        uint64_t bytes = 0;
+
+        for (unsigned i = 0; i < domain->n_contexts; i++)
+                for (unsigned j = 0; j < domain->contexts[i]->n_mappings; j++)
+                        bytes += domain->contexts[i]->mappings[j].length;
+        return (bytes >> 20) * CUT_NS_PER_GIB >> 10;
+}
+
 int cut_make(struct fault_thread *thread, struct run *run, struct error *error) {
         struct cut cut = { .thread = thread, .run = run };
         uint64_t start_ns;
@@ -111,14 +147,12 @@ int cut_make(struct fault_thread *thread, struct run *run, struct error *error) 
                 thread->domain->contexts[i]->fresh = true;
 
         start_ns = clock_now_ns();
-        cut.deadline_ns = start_ns + run->max_hold_ns;
+        cut.deadline_ns = start_ns + run->max_hold_ns + cut_allowance_ns(thread->domain);
         r = cut_arm_all(&cut, error);
         if (r < 0)
                 return r;
-        if (!run_goes_on(run) || (thread->remaps_unsettled && !event_settle_remaps(thread)))
-                return error_set(
-                        error, ERROR_UNTRACKED_WRITER,
-                        "a process began to write untracked while the memory was being protected: attach again");
+        if (!run_goes_on(run))
+                return -1; /* the run knows why */
         cut_map_holes(&cut);
         removal_watch_start(run->removal, thread->domain);
         run->hold_ns = clock_now_ns() - start_ns;

@@ -14,7 +14,7 @@
  * cut_make() - arm all, on the fault thread in phase hold
  *
  * A process that is forked meanwhile is armed before the cut, like any other. Takes the hole maps of regions that are
- * not sealed. Return: 0, or -1 with *error set; the caller then disarms.
+ * not sealed. Return: 0, or -1 with *error set, or with the run stopped; the caller then disarms.
  */
 int cut_make(struct fault_thread *thread, struct run *run, struct error *error);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/events.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
-#include "common/proc_maps.h"
 #include "common/uffd.h"
 
 /* Tracking is lost, or may be: say so, and end a snapshot that relies on it. */
@@ -13,16 +14,41 @@ static void event_lose(struct fault_thread *thread, const char *why, enum run_st
                 run_stop(thread->run, reason, 0);
 }
 
+/*
+ * What the parent maps with MADV_DONTFORK the child has not. A range of which nothing is mapped cannot be registered;
+ * the rest is registered already, and doing it again changes nothing. The child does not run before its event is read,
+ * so nothing else can be mapped there.
+ */
+static int event_forget_not_forked(struct context *child) {
+        uint64_t address = 0;
+        const struct mapping *next;
+        int r = 0;
+
+        while (r == 0 && (next = context_next(child, address))) {
+                struct mapping m = *next;
+
+                address = m.address + m.length;
+                if (uffd_register_wp(child->uffd, m.address, m.length) == -EINVAL)
+                        r = context_remove(child, m.address, m.length);
+        }
+        return r;
+}
+
 static void event_on_fork(struct fault_thread *thread, const struct context *parent, int uffd) {
         struct context *child;
         int r;
 
+        /* The kernel gives the child the flags that its parent was made with, not those that we have set since. */
+        (void) fcntl(uffd, F_SETFL, O_NONBLOCK);
+        (void) fcntl(uffd, F_SETFD, FD_CLOEXEC);
         if (context_new(uffd, 0, &child) < 0) {
                 close(uffd);
                 event_lose(thread, "there was no memory to track a forked process", RUN_NO_MEMORY);
                 return;
         }
         r = context_copy_mappings(child, parent);
+        if (r == 0)
+                r = event_forget_not_forked(child);
         if (r == 0)
                 r = fault_watch(thread, child);
         if (r == 0)
@@ -48,47 +74,11 @@ static void event_on_remap(struct fault_thread *thread, struct context *context,
 
         pthread_mutex_lock(&thread->domain->lock);
         r = length ? context_move(context, from, to, length) : 0;
-        context->remapped = true;
         pthread_mutex_unlock(&thread->domain->lock);
         if (r < 0)
                 event_lose(thread, "a process moved a mapping in a way that cannot be followed", RUN_REMAPPED);
-        context->fresh = true;
-        thread->new_contexts = true;
-        thread->remaps_unsettled = true;
-}
-
-static bool event_is_settled(struct fault_thread *thread, const struct context *context) {
-        struct proc_maps maps = { 0 };
-        bool settled;
-
-        /* A forked child's pid is not known here. */
-        if (context->pid == 0 || proc_maps_read(context->pid, PROC_MAPS_SHARED, &maps) < 0)
-                return !uffd_owner_is_alive(context->uffd);
-        settled = true;
-        for (size_t i = 0; i < maps.n_items && settled; i++) {
-                const struct proc_map *map = &maps.items[i];
-                const struct region *region = domain_find_region(thread->domain, map->dev, map->inode);
-
-                settled = !region || context_maps(context->mappings, context->n_mappings, region, map->start, map->end,
-                                                  map->offset);
-        }
-        proc_maps_deinit(&maps);
-        return settled;
-}
-
-bool event_settle_remaps(struct fault_thread *thread) {
-        bool all = true;
-
-        for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
-                struct context *context = thread->domain->contexts[i];
-
-                if (!context->remapped)
-                        continue;
-                context->remapped = !event_is_settled(thread, context);
-                all &= !context->remapped;
-        }
-        thread->remaps_unsettled = !all;
-        return all;
+        if (thread->run)
+                run_stop(thread->run, RUN_REMAPPED, 0);
 }
 
 static void event_on_remove(struct fault_thread *thread, const struct context *context, uint64_t start, uint64_t end) {

@@ -8,20 +8,10 @@
  * taken ends with a named reason.
  */
 
-#include <stdbool.h>
-
 #include "common/uffd_compat.h"
 #include "daemon/fault.h"
 
 /** event_handle() - act on one message that is not a page fault */
 void event_handle(struct fault_thread *thread, struct context *context, const struct uffd_msg *message);
-
-/**
- * event_settle_remaps() - see for ourselves what processes that called mremap() map now
- *
- * Return: true when all of it is tracked. False when something is not, which may be for the moment, since an event that
- * would explain it has not been read yet; or when a process cannot be looked into.
- */
-bool event_settle_remaps(struct fault_thread *thread);
 
 #endif

@@ -20,10 +20,12 @@
 #define FAULT_REAP_MS 1000
 /* How long a refused disarm (EAGAIN) is tried again before the userfaultfd is closed instead, which always works. */
 #define FAULT_STUCK_NS NSEC_PER_SEC
-
+/* Refusals that lie further apart than this are not one. */
+#define FAULT_AGAIN_NS (100 * NSEC_PER_MSEC)
 #define FAULT_NICE (-15)
 #define FAULT_DRAIN_READS 16
-#define FAULT_SETTLE_TRIES 3
+/* For how long all of a domain may be tried to be disarmed gently, before it is done by force. */
+#define FAULT_GENTLE_NS (20 * NSEC_PER_MSEC)
 
 struct fault_call {
         int (*function)(struct fault_thread *thread, void *data);
@@ -33,34 +35,44 @@ struct fault_call {
         struct fault_call *next;
 };
 
-/* The page around an address: its start, and how long it is. */
-static uint64_t fault_page(const struct mapping *mapping, uint64_t address, uint64_t *ret_length) {
-        *ret_length = mapping ? mapping->region->page_bytes : CHUNK_PAGE_BYTES;
-        return address & ~(*ret_length - 1);
+static void fault_note_refusal(struct context *context, uint64_t now_ns) {
+        if (now_ns - context->again_ns > FAULT_AGAIN_NS)
+                context->stuck_since_ns = now_ns;
+        else if (now_ns - context->stuck_since_ns > FAULT_STUCK_NS)
+                context->gone = true;
+        context->again_ns = now_ns;
 }
 
 /*
  * While a fork or mremap of the client is under way a disarm is refused, but a wake is not: the thread tries again,
  * finds the page still armed, and we get a new message. Its content is saved by then.
+ *
+ * Return: was the page registered with this userfaultfd, so that it may have been protected?
  */
-static void fault_answer(struct context *context, uint64_t address, uint64_t length, uint64_t now_ns) {
+static bool fault_answer(struct context *context, uint64_t address, uint64_t length, uint64_t now_ns) {
         int r = uffd_disarm(context->uffd, address, length);
 
         if (r == 0) {
-                context->stuck_since_ns = 0;
-                return;
+                context->again_ns = 0;
+                return true;
         }
-        if (r == -ESRCH) {
+        if (r == -ESRCH)
                 context->gone = true;
-                return;
-        }
-        if (r == -EAGAIN) {
-                if (context->stuck_since_ns == 0)
-                        context->stuck_since_ns = now_ns;
-                else if (now_ns - context->stuck_since_ns > FAULT_STUCK_NS)
-                        context->gone = true;
-        }
+        if (r == -EAGAIN)
+                fault_note_refusal(context, now_ns);
         (void) uffd_wake(context->uffd, address, length);
+        return r != -ENOENT && r != -EINVAL;
+}
+
+/* A fault where nothing is known to be mapped: one that is left over from before an unmap, or something went past us.
+ */
+static void fault_answer_unknown(struct fault_thread *thread, struct context *context, uint64_t address) {
+        uint64_t now_ns = clock_now_ns();
+        bool registered = fault_answer(context, address & ~(uint64_t) (CHUNK_PAGE_BYTES - 1), CHUNK_PAGE_BYTES, now_ns);
+
+        registered |= fault_answer(context, address & ~(uint64_t) (CHUNK_BYTES - 1), CHUNK_BYTES, now_ns);
+        if (registered && !context->gone && thread->run)
+                run_stop(thread->run, RUN_REMAPPED, 0);
 }
 
 static int fault_read_region(void *data, const struct iovec *iov, int n_iov, uint64_t offset) {
@@ -102,11 +114,16 @@ static void fault_serve(struct fault_thread *thread, struct context *context, ui
                         uint64_t readable_ns) {
         struct mapping *mapping = context_find(context, fault_address);
         struct run *run = thread->run;
-        uint64_t length, address = fault_page(mapping, fault_address, &length), offset = 0, now_ns;
+        uint64_t length, address, offset;
 
-        if (mapping)
-                offset = address - mapping->address + mapping->offset;
-        if (mapping && run && offset < run->capture.regions[mapping->region->index].bytes) {
+        if (!mapping) {
+                fault_answer_unknown(thread, context, fault_address);
+                return;
+        }
+        length = mapping->region->page_bytes;
+        address = fault_address & ~(length - 1);
+        offset = address - mapping->address + mapping->offset;
+        if (run && offset < run->capture.regions[mapping->region->index].bytes) {
                 if (thread->phase == FAULT_HOLD) {
                         capture_park(&run->capture, mapping->region->index, offset / length);
                         return;
@@ -114,8 +131,7 @@ static void fault_serve(struct fault_thread *thread, struct context *context, ui
                 if (thread->phase == FAULT_SERVE && !fault_capture(run, mapping->region, offset / length))
                         return;
         }
-        now_ns = clock_now_ns();
-        fault_answer(context, address, length, now_ns);
+        (void) fault_answer(context, address, length, clock_now_ns());
         if (thread->phase == FAULT_SERVE)
                 histogram_add(&run->faults, clock_now_ns() - readable_ns);
 }
@@ -182,26 +198,42 @@ int fault_retry(struct fault_thread *thread, int (*ioctl)(int uffd, uint64_t add
         }
 }
 
+void fault_release(struct context *context, const struct mapping *mapping) {
+        /* This clears the protection and is never refused, but wakes nobody. */
+        (void) uffd_unregister(context->uffd, mapping->address, mapping->length);
+        (void) uffd_wake(context->uffd, mapping->address, mapping->length);
+}
+
+/* A client that forks or unmaps without end has every gentle disarm refused, so there is one deadline for all. */
+static void fault_disarm_mapping(struct fault_thread *thread, struct context *context, const struct mapping *mapping,
+                                 uint64_t deadline_ns) {
+        int r = fault_retry(thread, uffd_disarm, context, mapping->address, mapping->length, deadline_ns);
+
+        if (r == -ESRCH)
+                context->gone = true;
+        if (r == 0 || r == -ESRCH)
+                return;
+        fault_release(context, mapping);
+        r = uffd_register_wp(context->uffd, mapping->address, mapping->length);
+        /* EINVAL: it was unmapped, and its event waits to be read */
+        if (r < 0 && r != -EINVAL && uffd_owner_is_alive(context->uffd))
+                thread->domain->untracked = "the memory of a process could not be registered again";
+}
+
 void fault_disarm_all(struct fault_thread *thread) {
+        uint64_t deadline_ns = clock_now_ns() + FAULT_GENTLE_NS;
         struct domain *domain = thread->domain;
-        uint64_t patience_ns = FAULT_STUCK_NS;
 
         for (unsigned i = 0; i < domain->n_contexts; i++) {
                 struct context *context = domain->contexts[i];
+                const struct mapping *next;
+                uint64_t address = 0;
 
-                /* Reading events may change the list of mappings: look each one up afresh. */
-                for (unsigned j = 0; j < context->n_mappings && !context->gone; j++) {
-                        struct mapping m = context->mappings[j];
-                        int r = fault_retry(thread, uffd_disarm, context, m.address, m.length,
-                                            clock_now_ns() + patience_ns);
+                while (!context->gone && (next = context_next(context, address))) {
+                        struct mapping mapping = *next;
 
-                        if (r == -ESRCH || r == -EAGAIN)
-                                context->gone = true;
-                        /* Many that refuse must not keep the others waiting for many seconds, nor the daemon. */
-                        if (r == -EAGAIN)
-                                patience_ns = FAULT_STUCK_NS / 100;
-                        else if (r < 0 && r != -ESRCH)
-                                (void) uffd_wake(context->uffd, m.address, m.length);
+                        address = mapping.address + mapping.length;
+                        fault_disarm_mapping(thread, context, &mapping, deadline_ns);
                 }
         }
 }
@@ -230,8 +262,8 @@ static void fault_answer_parked(struct fault_thread *thread, bool save) {
 
                                         if (m->region == region && offset >= m->offset &&
                                             offset < m->offset + m->length)
-                                                fault_answer(context, m->address + (offset - m->offset),
-                                                             region->page_bytes, clock_now_ns());
+                                                (void) fault_answer(context, m->address + (offset - m->offset),
+                                                                    region->page_bytes, clock_now_ns());
                                 }
                         }
                 }
@@ -248,8 +280,8 @@ static void fault_drop_gone(struct fault_thread *thread) {
 
                 if (!context->gone)
                         continue;
-                (void) epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, context->uffd, NULL);
-                /* A process that has unmapped everything is none of our business any more, alive or not. */
+                fault_unwatch(thread, context);
+                /* One that has unmapped everything writes to nothing. */
                 if (context->n_mappings > 0 && uffd_owner_is_alive(context->uffd)) {
                         domain->untracked = "a process refused for a second to have its protection changed";
                         if (thread->run)
@@ -257,13 +289,19 @@ static void fault_drop_gone(struct fault_thread *thread) {
                 }
                 domain_drop_context(domain, i);
         }
-        if (domain->n_contexts == 0 && !thread->told_empty && !thread->ends && !thread->run) {
-                thread->told_empty = true;
-                thread->on_empty(thread->on_empty_data);
-        }
 }
 
-static void fault_reap(struct fault_thread *thread) {
+/* What nobody maps any more is let go, so that its memory can be; the main thread sees to that. */
+static bool fault_has_unmapped_region(struct fault_thread *thread) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                if (domain_count(thread->domain, region).n_mappings == 0)
+                        return true;
+        return false;
+}
+
+void fault_reap(struct fault_thread *thread) {
         if (thread->reserve_fd < 0)
                 thread->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
@@ -272,6 +310,7 @@ static void fault_reap(struct fault_thread *thread) {
                 if (context->n_mappings == 0 || !uffd_owner_is_alive(context->uffd))
                         context->gone = true;
         }
+        fault_drop_gone(thread);
 }
 
 static void fault_take_calls(struct fault_thread *thread) {
@@ -292,15 +331,13 @@ static void fault_take_calls(struct fault_thread *thread) {
         }
 }
 
-/*
- * In the course of a snapshot a process called mremap(). Once its events are read, all that it maps must be tracked;
- * else nobody can say what was written.
+/* The userfaultfd was made blocking by who kept a copy of it. Reading could wait for ever, so nothing is read any more.
  */
-static void fault_settle_remaps(struct fault_thread *thread) {
-        if (event_settle_remaps(thread))
-                thread->settle_tries = 0;
-        else if (++thread->settle_tries >= FAULT_SETTLE_TRIES)
-                run_stop(thread->run, RUN_REMAPPED, 0);
+static void fault_lose(struct fault_thread *thread, struct context *context) {
+        thread->domain->untracked = "somebody tampered with the userfaultfd of a process";
+        if (thread->run)
+                run_stop(thread->run, RUN_UNTRACKED, 0);
+        context->gone = true;
 }
 
 static void *fault_main(void *data) {
@@ -312,24 +349,25 @@ static void *fault_main(void *data) {
         /* Who faults is asleep until we run. Without the right to it (RLIMIT_NICE) we go on as we are. */
         (void) setpriority(PRIO_PROCESS, (id_t) gettid(), FAULT_NICE);
         while (!thread->ends) {
-                int timeout_ms = thread->remaps_unsettled && thread->run ? 1 : FAULT_REAP_MS;
-                int n = epoll_wait(thread->epoll_fd, events, FAULT_BATCH, timeout_ms);
+                int n = epoll_wait(thread->epoll_fd, events, FAULT_BATCH, FAULT_REAP_MS);
                 uint64_t now_ns = clock_now_ns();
                 bool calls = false;
 
                 for (int i = 0; i < n; i++) {
-                        if (events[i].data.ptr)
-                                fault_read(thread, events[i].data.ptr, now_ns);
-                        else
+                        if (!events[i].data.ptr)
                                 calls = true;
+                        else if (events[i].events & EPOLLERR)
+                                fault_lose(thread, events[i].data.ptr);
+                        else
+                                fault_read(thread, events[i].data.ptr, now_ns);
                 }
                 /* After the messages, since a call may drop contexts that are in `events`. */
                 if (calls)
                         fault_take_calls(thread);
-                if (thread->remaps_unsettled && thread->run)
-                        fault_settle_remaps(thread);
                 if (now_ns - reaped_ns > FAULT_REAP_MS * NSEC_PER_MSEC) {
                         fault_reap(thread);
+                        if (!thread->run && !thread->ends && fault_has_unmapped_region(thread))
+                                thread->on_unmapped(thread->on_unmapped_data);
                         reaped_ns = now_ns;
                 }
                 fault_drop_gone(thread);
@@ -344,6 +382,10 @@ int fault_watch(struct fault_thread *thread, struct context *context) {
         return epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, context->uffd, &event) < 0 ? -errno : 0;
 }
 
+void fault_unwatch(struct fault_thread *thread, struct context *context) {
+        (void) epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, context->uffd, NULL);
+}
+
 static void fault_thread_release(struct fault_thread *thread) {
         if (thread->epoll_fd >= 0)
                 close(thread->epoll_fd);
@@ -355,7 +397,7 @@ static void fault_thread_release(struct fault_thread *thread) {
         free(thread);
 }
 
-int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *data, struct fault_thread **ret) {
+int fault_thread_new(struct domain *domain, void (*on_unmapped)(void *data), void *data, struct fault_thread **ret) {
         struct epoll_event event = { .events = EPOLLIN, .data.ptr = NULL };
         struct fault_thread *thread = calloc(1, sizeof(*thread));
         int r;
@@ -363,8 +405,8 @@ int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *
         if (!thread)
                 return -ENOMEM;
         thread->domain = domain;
-        thread->on_empty = on_empty;
-        thread->on_empty_data = data;
+        thread->on_unmapped = on_unmapped;
+        thread->on_unmapped_data = data;
         thread->rounds_seen = UINT64_MAX; /* a new thread has done nothing wrong yet */
         pthread_mutex_init(&thread->calls_lock, NULL);
         thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -413,20 +455,17 @@ int fault_call(struct fault_thread *thread, int (*function)(struct fault_thread 
         return call.result;
 }
 
-static int fault_on_stop(struct fault_thread *thread, void *data) {
+void fault_release_all(struct fault_thread *thread, const struct region *region) {
         struct domain *domain = thread->domain;
 
-        fault_disarm_all(thread);
-        for (unsigned i = 0; i < domain->n_contexts; i++) {
-                struct context *context = domain->contexts[i];
+        for (unsigned i = 0; i < domain->n_contexts; i++)
+                for (unsigned j = 0; j < domain->contexts[i]->n_mappings; j++)
+                        if (!region || domain->contexts[i]->mappings[j].region == region)
+                                fault_release(domain->contexts[i], &domain->contexts[i]->mappings[j]);
+}
 
-                for (unsigned j = 0; j < context->n_mappings; j++) {
-                        const struct mapping *m = &context->mappings[j];
-
-                        (void) uffd_unregister(context->uffd, m->address, m->length);
-                        (void) uffd_wake(context->uffd, m->address, m->length);
-                }
-        }
+static int fault_on_stop(struct fault_thread *thread, void *data) {
+        fault_release_all(thread, NULL);
         thread->ends = true;
         return 0;
 }
@@ -450,7 +489,6 @@ static int fault_on_begin(struct fault_thread *thread, void *data) {
 
         assert(!thread->run);
         thread->run = begin->run;
-        thread->settle_tries = 0;
         thread->phase = FAULT_HOLD;
         r = cut_make(thread, begin->run, begin->error);
         thread->phase = r < 0 ? FAULT_IDLE : FAULT_SERVE;
@@ -471,8 +509,6 @@ int fault_begin(struct fault_thread *thread, struct run *run, struct error *erro
 }
 
 static int fault_on_end(struct fault_thread *thread, void *data) {
-        if (thread->remaps_unsettled && !event_settle_remaps(thread))
-                run_stop(thread->run, RUN_REMAPPED, 0);
         thread->phase = FAULT_IDLE;
         if (*(bool *) data)
                 fault_disarm_all(thread);

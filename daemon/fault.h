@@ -42,10 +42,8 @@ struct fault_thread {
         bool ends;
 
         enum fault_phase phase;
-        struct run *run;       /* in hold and serve */
-        bool new_contexts;     /* a process was forked or remapped since somebody looked */
-        bool remaps_unsettled; /* see event_settle_remaps() */
-        unsigned settle_tries;
+        struct run *run;   /* in hold and serve */
+        bool new_contexts; /* a process was forked since somebody looked */
 
         _Atomic uint64_t rounds; /* how often it has come round its loop */
         uint64_t rounds_seen;    /* by fault_thread_answers() */
@@ -53,14 +51,14 @@ struct fault_thread {
         pthread_mutex_t calls_lock;
         struct fault_call *calls;
 
-        /* Told on the fault thread, at most once, when the last context of the domain is gone. */
-        void (*on_empty)(void *data);
-        void *on_empty_data;
-        bool told_empty;
+        /* Told on the fault thread, every second for as long as there is a region that nobody maps, but not in a run.
+         */
+        void (*on_unmapped)(void *data);
+        void *on_unmapped_data;
 };
 
-/** fault_thread_new() - start to read. @on_empty must not block; @domain is borrowed and outlives the thread. */
-int fault_thread_new(struct domain *domain, void (*on_empty)(void *data), void *data, struct fault_thread **ret);
+/** fault_thread_new() - start to read. @on_unmapped must not block; @domain is borrowed and outlives the thread. */
+int fault_thread_new(struct domain *domain, void (*on_unmapped)(void *data), void *data, struct fault_thread **ret);
 
 /** fault_thread_free() - disarm all, wake all, stop the thread; contexts stay with the domain */
 void fault_thread_free(struct fault_thread *thread);
@@ -90,6 +88,18 @@ void fault_end(struct fault_thread *thread, bool disarm);
 
 /** fault_watch() - start to read a context's messages. 0 or -errno. */
 int fault_watch(struct fault_thread *thread, struct context *context);
+
+/** fault_unwatch() - stop to read a context's messages, before it is dropped */
+void fault_unwatch(struct fault_thread *thread, struct context *context);
+
+/** fault_reap() - drop the contexts of processes that are gone or map nothing any more */
+void fault_reap(struct fault_thread *thread);
+
+/** fault_release() - take a mapping out of its userfaultfd: no protection stays, and who waits goes on */
+void fault_release(struct context *context, const struct mapping *mapping);
+
+/** fault_release_all() - the same for all mappings of a region, or (NULL) of the domain */
+void fault_release_all(struct fault_thread *thread, const struct region *region);
 
 /** fault_drain() - read the messages that wait, of all contexts, and treat them as the phase says; bounded */
 void fault_drain(struct fault_thread *thread);

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "common/name.h"
-#include "common/uffd.h"
 
 /* How many names of regions that are gone are remembered. */
 #define REGISTRY_NAMES_MAX 1024u
@@ -22,14 +21,14 @@ struct registry_name {
 struct registry {
         TAILQ_HEAD(, registry_entry) entries;
         unsigned n_entries;
-        void (*on_empty)(void *data);
+        void (*on_unmapped)(void *data);
         void *data;
         struct registry_name *names; /* a ring */
         unsigned n_names;
         unsigned next_name;
 };
 
-int registry_new(void (*on_empty)(void *data), void *data, struct registry **ret) {
+int registry_new(void (*on_unmapped)(void *data), void *data, struct registry **ret) {
         struct registry *registry = calloc(1, sizeof(*registry));
 
         if (!registry)
@@ -40,7 +39,7 @@ int registry_new(void (*on_empty)(void *data), void *data, struct registry **ret
                 return -ENOMEM;
         }
         TAILQ_INIT(&registry->entries);
-        registry->on_empty = on_empty;
+        registry->on_unmapped = on_unmapped;
         registry->data = data;
         *ret = registry;
         return 0;
@@ -56,11 +55,11 @@ void registry_free(struct registry *registry) {
 }
 
 /* On the fault thread. */
-static void registry_on_empty(void *data) {
+static void registry_on_unmapped(void *data) {
         struct registry_entry *entry = data;
 
-        atomic_store(&entry->empty, true);
-        entry->registry->on_empty(entry->registry->data);
+        atomic_store(&entry->unmapped, true);
+        entry->registry->on_unmapped(entry->registry->data);
 }
 
 static struct registry_entry *registry_look_up(struct registry *registry, const char *name) {
@@ -115,6 +114,15 @@ static int registry_check_limits(const struct registry *registry, uid_t uid, str
         return 0;
 }
 
+const struct registry_entry *registry_find_object(struct registry *registry, dev_t device, ino_t inode) {
+        struct registry_entry *entry;
+
+        TAILQ_FOREACH (entry, &registry->entries, link)
+                if (domain_find_region(entry->domain, device, inode))
+                        return entry;
+        return NULL;
+}
+
 static struct registry_entry *registry_add(struct registry *registry, const char *name, uid_t uid,
                                            struct error *error) {
         struct registry_entry *entry;
@@ -128,7 +136,7 @@ static struct registry_entry *registry_add(struct registry *registry, const char
                 return NULL;
         }
         entry->registry = registry;
-        if (fault_thread_new(entry->domain, registry_on_empty, entry, &entry->thread) < 0) {
+        if (fault_thread_new(entry->domain, registry_on_unmapped, entry, &entry->thread) < 0) {
                 domain_free(entry->domain);
                 free(entry);
                 error_set(error, ERROR_INTERNAL, "cannot start a fault thread: too many threads or descriptors");
@@ -139,12 +147,12 @@ static struct registry_entry *registry_add(struct registry *registry, const char
         return entry;
 }
 
-struct registry_entry *registry_find_or_add(struct registry *registry, const char *name, uid_t uid, bool *ret_new,
+struct registry_entry *registry_find_or_add(struct registry *registry, const char *name, uid_t uid,
                                             struct error *error) {
         if (name_check("domain", name, error) < 0)
                 return NULL;
-        *ret_new = !registry_look_up(registry, name);
-        return *ret_new ? registry_add(registry, name, uid, error) : registry_find(registry, name, uid, error);
+        return registry_look_up(registry, name) ? registry_find(registry, name, uid, error)
+                                                : registry_add(registry, name, uid, error);
 }
 
 static void registry_remember(struct registry *registry, const struct domain *domain, const struct region *region) {
@@ -187,25 +195,10 @@ void registry_name_region(struct registry_entry *entry, struct region *region, c
                          i);
 }
 
-/* On the fault thread: disarm and unregister all mappings of a region, or of all. */
+/* On the fault thread. */
 static int registry_on_release(struct fault_thread *thread, void *data) {
-        const struct region *region = data;
-        struct domain *domain = thread->domain;
-
-        fault_disarm_all(thread);
-        for (unsigned i = 0; i < domain->n_contexts; i++) {
-                struct context *context = domain->contexts[i];
-
-                for (unsigned j = 0; j < context->n_mappings; j++) {
-                        const struct mapping *m = &context->mappings[j];
-
-                        if (m->region != region)
-                                continue;
-                        (void) uffd_unregister(context->uffd, m->address, m->length);
-                        (void) uffd_wake(context->uffd, m->address, m->length);
-                }
-        }
-        domain_remove_region(domain, data);
+        fault_release_all(thread, data);
+        domain_remove_region(thread->domain, data);
         return 0;
 }
 
@@ -227,12 +220,38 @@ void registry_remove(struct registry_entry *entry) {
         free(entry);
 }
 
+/* A region without mappings, or NULL. */
+static struct region *registry_unmapped_region(struct registry_entry *entry) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &entry->domain->regions, link)
+                if (domain_count(entry->domain, region).n_mappings == 0)
+                        return region;
+        return NULL;
+}
+
+static int registry_on_reap(struct fault_thread *thread, void *data) {
+        fault_reap(thread);
+        return 0;
+}
+
+void registry_drop_unmapped(struct registry_entry *entry) {
+        struct region *region;
+
+        fault_call(entry->thread, registry_on_reap, NULL);
+        while ((region = registry_unmapped_region(entry)))
+                registry_detach_region(entry, region);
+}
+
 void registry_reap(struct registry *registry) {
         struct registry_entry *entry = TAILQ_FIRST(&registry->entries), *next;
 
         for (; entry; entry = next) {
                 next = TAILQ_NEXT(entry, link);
-                if (atomic_load(&entry->empty) && entry->job == 0)
+                if (entry->job || !atomic_exchange(&entry->unmapped, false))
+                        continue;
+                registry_drop_unmapped(entry);
+                if (entry->domain->n_regions == 0)
                         registry_remove(entry);
         }
 }

@@ -2,7 +2,8 @@
 #ifndef LIVESNAP_DAEMON_REGISTRY_H
 #define LIVESNAP_DAEMON_REGISTRY_H
 
-/* The domains that there are, by name, and their fault threads. Main thread only, but for what is said of @on_empty. */
+/* The domains that there are, by name, and their fault threads. Main thread only, but for what is said of @on_unmapped.
+ */
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,16 +23,16 @@
 struct registry_entry {
         struct domain *domain; /* owned */
         struct fault_thread *thread;
-        uint64_t job; /* that is taking a snapshot of it, or 0: then nothing may be attached or detached */
-        atomic_bool empty;
+        uint64_t job;         /* that is taking a snapshot of it, or 0: then nothing may be attached or detached */
+        atomic_bool unmapped; /* there may be a region that nobody maps */
         struct registry *registry;
         TAILQ_ENTRY(registry_entry) link;
 };
 
 struct registry;
 
-/** registry_new() - @on_empty is called on a fault thread when a domain's last process is gone; see registry_reap() */
-int registry_new(void (*on_empty)(void *data), void *data, struct registry **ret);
+/** registry_new() - @on_unmapped is called on a fault thread when nobody maps a region any more; see registry_reap() */
+int registry_new(void (*on_unmapped)(void *data), void *data, struct registry **ret);
 
 /** registry_free() - let go of everything */
 void registry_free(struct registry *registry);
@@ -39,15 +40,21 @@ void registry_free(struct registry *registry);
 /** registry_find() - NULL with *error set (NoSuchDomain) if there is none of that name, or it is not @uid's to use */
 struct registry_entry *registry_find(struct registry *registry, const char *name, uid_t uid, struct error *error);
 
+/** registry_find_object() - the domain that has this object as a region, whosever it is, or NULL */
+const struct registry_entry *registry_find_object(struct registry *registry, dev_t device, ino_t inode);
+
 /** registry_find_or_add() - the same, and make it where it does not exist */
-struct registry_entry *registry_find_or_add(struct registry *registry, const char *name, uid_t uid, bool *ret_new,
+struct registry_entry *registry_find_or_add(struct registry *registry, const char *name, uid_t uid,
                                             struct error *error);
 
 /** registry_remove() - disarm, let go and forget a domain */
 void registry_remove(struct registry_entry *entry);
 
-/** registry_reap() - remove the domains whose processes are all gone and of which no snapshot is being taken */
+/** registry_reap() - let go of regions that nobody maps any more, and of domains that have no other */
 void registry_reap(struct registry *registry);
+
+/** registry_drop_unmapped() - let go of regions of the domain that nobody maps any more, be it since a moment ago */
+void registry_drop_unmapped(struct registry_entry *entry);
 
 /** registry_name_region() - a name for a new region of the domain: the one the same object had before, where it had one
  */
