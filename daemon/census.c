@@ -16,6 +16,7 @@
 
 /* What is known of one context, copied so that the domain's lock is held for a moment only. */
 struct census_context {
+        const struct context *context; /* to know it again, never looked into; it may be gone */
         pid_t pid;
         unsigned n_mappings;
         struct mapping *mappings;
@@ -43,29 +44,38 @@ struct census_work {
         struct fault_thread *thread;
         struct domain *domain;
         struct census *census;
+        enum census_mode mode;
         unsigned n_contexts;
         struct census_context *contexts;
-        bool child_remapped; /* a forked child, whose pid is not known, called mremap() */
-        bool closing;        /* the look after a snapshot */
         struct error *error;
 };
 
-static void census_work_deinit(struct census_work *work) {
+static void census_drop_contexts(struct census_work *work) {
         for (unsigned i = 0; i < work->n_contexts; i++)
                 free(work->contexts[i].mappings);
         free(work->contexts);
+        work->contexts = NULL;
+        work->n_contexts = 0;
+}
+
+/* On the fault thread, after it has treated what it has read. */
+static int census_on_barrier(struct fault_thread *thread, void *data) {
+        return 0;
 }
 
 static int census_copy_contexts(struct census_work *work) {
         struct domain *domain = work->domain;
         int r = 0;
 
+        census_drop_contexts(work);
+        fault_call(work->thread, census_on_barrier, NULL);
         pthread_mutex_lock(&domain->lock);
         work->contexts = calloc(domain->n_contexts + 1, sizeof(*work->contexts));
         for (unsigned i = 0; work->contexts && i < domain->n_contexts && r == 0; i++) {
                 const struct context *context = domain->contexts[i];
                 struct census_context *copy = &work->contexts[work->n_contexts++];
 
+                copy->context = context;
                 copy->pid = context->pid;
                 copy->n_mappings = context->n_mappings;
                 copy->mappings = calloc(context->n_mappings + 1, sizeof(*copy->mappings));
@@ -85,17 +95,37 @@ static bool census_covers(const struct census_context *context, const struct pro
         return context_maps(context->mappings, context->n_mappings, region, map->start, map->end, map->offset);
 }
 
-static bool census_is_tracked(struct census_work *work, pid_t pid, const struct proc_map *map,
+static bool census_is_tracked(const struct census_work *work, pid_t pid, const struct proc_map *map,
                               const struct region *region) {
         for (unsigned i = 0; i < work->n_contexts; i++)
                 if (work->contexts[i].pid == pid && census_covers(&work->contexts[i], map, region))
                         return true;
-        /* A forked child's pid is not known until it is found here: one process for each such context. */
-        for (unsigned i = 0; i < work->n_contexts; i++) {
+        return false;
+}
+
+/* On the fault thread: a context's process is known now. */
+static int census_on_identify(struct fault_thread *thread, void *data) {
+        const struct census_context *found = data;
+
+        for (unsigned i = 0; i < thread->domain->n_contexts; i++)
+                if (thread->domain->contexts[i] == found->context && thread->domain->contexts[i]->pid == 0)
+                        thread->domain->contexts[i]->pid = found->pid;
+        return 0;
+}
+
+/*
+ * A forked child's pid is not told by the event. A process that has just the mappings of such a context, and has them
+ * under a userfaultfd, is taken for it: an object is in one domain only, so the userfaultfd is ours. Each context is
+ * given to one process.
+ */
+static bool census_identify(struct census_work *work, pid_t pid, const struct proc_map *map,
+                            const struct region *region) {
+        for (unsigned i = 0; i < work->n_contexts && map->tracked; i++) {
                 struct census_context *context = &work->contexts[i];
 
                 if (context->pid == 0 && census_covers(context, map, region)) {
                         context->pid = pid;
+                        fault_call(work->thread, census_on_identify, context);
                         return true;
                 }
         }
@@ -108,7 +138,10 @@ struct census_adopt {
         struct region *region;
 };
 
-/* On the fault thread: a tracked process made this mapping by mremap(). */
+/*
+ * On the fault thread: a tracked process made this mapping, or made one larger, by mremap(). To register again what is
+ * registered with the same userfaultfd changes nothing; what belongs to another one is refused.
+ */
 static int census_on_adopt(struct fault_thread *thread, void *data) {
         const struct census_adopt *adopt = data;
         struct mapping mapping = {
@@ -159,17 +192,14 @@ static int census_refuse(struct census_work *work, pid_t pid, const struct regio
                          (int) pid, comm, region->name, (int) pid, work->domain->name);
 }
 
-static int census_refuse_new(struct census_work *work, pid_t pid, const struct region *region) {
-        return error_set(work->error, ERROR_UNTRACKED_WRITER,
-                         "process %d mapped region %s in the course of the snapshot, so what it wrote there cannot be "
-                         "told: attach it again, and take the snapshot again",
-                         (int) pid, region->name);
+/* Is it of a child that was forked since the contexts were copied? */
+static bool census_is_tracked_by_now(struct census_work *work, pid_t pid, const struct proc_map *map,
+                                     const struct region *region) {
+        return map->tracked && census_copy_contexts(work) == 0 &&
+               (census_is_tracked(work, pid, map, region) || census_identify(work, pid, map, region));
 }
 
-/*
- * Some of the process's mappings are not known. Those that can be written are to be tracked from now on. It is not
- * enough that they are registered: what mremap() has made, or made longer, is, but nobody would arm it.
- */
+/* Some of the process's mappings are not known. Can they be written, and what are they? */
 static int census_look_closer(struct census_work *work, pid_t pid) {
         struct proc_maps maps = { 0 };
         int r = proc_maps_read(pid, PROC_MAPS_SHARED | PROC_MAPS_VM_FLAGS, &maps);
@@ -184,19 +214,12 @@ static int census_look_closer(struct census_work *work, pid_t pid) {
                 struct region *region = domain_find_region(work->domain, map->dev, map->inode);
                 struct census_adopt adopt = { pid, map, region };
 
-                int adopted;
-
-                if (!region || !map->may_write || census_is_tracked(work, pid, map, region))
+                if (!region || !map->may_write || census_is_tracked(work, pid, map, region) ||
+                    census_identify(work, pid, map, region))
                         continue;
-                if (work->closing) {
-                        r = map->tracked ? 0 : census_refuse_new(work, pid, region);
+                if (work->mode == CENSUS_ADOPT && fault_call(work->thread, census_on_adopt, &adopt) == 0)
                         continue;
-                }
-                adopted = fault_call(work->thread, census_on_adopt, &adopt);
-                /* A child that was forked after the contexts were copied is tracked as its parent is. */
-                if (adopted == -ESRCH && map->tracked && !work->child_remapped)
-                        continue;
-                if (adopted < 0)
+                if (!census_is_tracked_by_now(work, pid, map, region))
                         r = census_refuse(work, pid, region);
         }
         proc_maps_deinit(&maps);
@@ -259,47 +282,21 @@ static int census_look_at_process(struct census_work *work, pid_t pid, bool desc
         return 0;
 }
 
-/* The best that each kind of object allows; what is found may lower it. Returns what has to be looked at. */
-static void census_start(struct census_work *work, bool *ret_mappings, bool *ret_descriptors) {
-        struct domain *domain = work->domain;
+/* The best that each kind of object allows; what is found may lower it. Returns whether descriptors matter. */
+static bool census_start(struct census_work *work) {
+        bool descriptors = false;
         struct region *region;
 
-        *ret_mappings = *ret_descriptors = false;
-        TAILQ_FOREACH (region, &domain->regions, link) {
-                if (region_is_sealed(region)) {
+        TAILQ_FOREACH (region, &work->domain->regions, link) {
+                if (region_is_sealed(region))
                         region->guarantee = GUARANTEE_SEALED;
-                        continue;
-                }
-                region->guarantee = region->kind == REGION_TMPFS || region->kind == REGION_ANONYMOUS
-                                            ? GUARANTEE_EXCLUSIVE
-                                            : GUARANTEE_ADVISORY;
-                *ret_mappings = true;
-                *ret_descriptors |= region->kind == REGION_TMPFS;
+                else if (work->mode == CENSUS_ADOPT)
+                        region->guarantee = region->kind == REGION_TMPFS || region->kind == REGION_ANONYMOUS
+                                                    ? GUARANTEE_EXCLUSIVE
+                                                    : GUARANTEE_ADVISORY;
+                descriptors |= region->kind == REGION_TMPFS && region->guarantee == GUARANTEE_EXCLUSIVE;
         }
-        pthread_mutex_lock(&domain->lock);
-        for (unsigned i = 0; i < domain->n_contexts; i++)
-                *ret_mappings |= domain->contexts[i]->remapped || domain->contexts[i]->pid == 0;
-        pthread_mutex_unlock(&domain->lock);
-}
-
-/* On the fault thread: from now on a remap is one that this census may have missed. */
-static int census_on_look(struct fault_thread *thread, void *data) {
-        struct census_work *work = data;
-
-        for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
-                struct context *context = thread->domain->contexts[i];
-
-                work->child_remapped |= context->pid == 0 && context->remapped;
-                context->remapped = false;
-        }
-        return 0;
-}
-
-/* On the fault thread: this census came to nothing, so the next one must look, too. */
-static int census_on_look_again(struct fault_thread *thread, void *data) {
-        for (unsigned i = 0; i < thread->domain->n_contexts; i++)
-                thread->domain->contexts[i]->remapped = true;
-        return 0;
+        return descriptors;
 }
 
 static int census_look(struct census_work *work, bool descriptors) {
@@ -332,51 +329,18 @@ static int census_look(struct census_work *work, bool descriptors) {
         return r;
 }
 
-/* Where nobody else needs to be looked for. */
-static int census_list_contexts(struct census_work *work) {
-        for (unsigned i = 0; i < work->n_contexts; i++)
-                if (census_add_pid(work->census, work->contexts[i].pid) < 0)
-                        return error_set(work->error, ERROR_INTERNAL, "out of memory");
-        return 0;
-}
-
-int census_take(struct fault_thread *thread, struct census *ret, struct error *error) {
-        struct census_work work = { .thread = thread, .domain = thread->domain, .census = ret, .error = error };
-        bool mappings, descriptors;
+int census_take(struct fault_thread *thread, enum census_mode mode, struct census *ret, struct error *error) {
+        struct census_work work = {
+                .thread = thread, .domain = thread->domain, .census = ret, .mode = mode, .error = error
+        };
+        bool descriptors = census_start(&work);
         int r;
 
         *ret = (struct census){ 0 };
-        census_start(&work, &mappings, &descriptors);
-        if (mappings)
-                fault_call(thread, census_on_look, &work);
         if (census_copy_contexts(&work) < 0)
                 r = error_set(error, ERROR_INTERNAL, "out of memory");
-        else if (mappings)
-                r = census_look(&work, descriptors);
         else
-                r = census_list_contexts(&work);
-        census_work_deinit(&work);
-        if (r < 0 && mappings)
-                fault_call(thread, census_on_look_again, NULL);
-        return r;
-}
-
-int census_close(struct fault_thread *thread, struct error *error) {
-        struct census ignored = { 0 };
-        struct census_work work = {
-                .thread = thread, .domain = thread->domain, .census = &ignored, .closing = true, .error = error
-        };
-        struct region *region;
-        bool any = false;
-        int r;
-
-        TAILQ_FOREACH (region, &thread->domain->regions, link)
-                any |= region->guarantee != GUARANTEE_SEALED;
-        if (!any)
-                return 0;
-        r = census_copy_contexts(&work);
-        r = r < 0 ? error_set(error, ERROR_INTERNAL, "out of memory") : census_look(&work, false);
-        census_work_deinit(&work);
-        census_deinit(&ignored);
+                r = census_look(&work, descriptors);
+        census_drop_contexts(&work);
         return r;
 }

@@ -20,22 +20,20 @@ struct census {
         pid_t *pids; /* processes that map a region and are tracked; owned */
 };
 
+enum census_mode {
+        CENSUS_ADOPT, /* before the cut: what a tracked process maps anew comes under its userfaultfd */
+        CENSUS_CHECK, /* after the sweep: nothing may be untracked, for it was so in the course of the snapshot */
+};
+
 /**
  * census_take() - look, and set the guarantee of every region
  *
- * A mapping that a tracked process has made by mremap() comes under its userfaultfd. Regions that are sealed need no
- * look, unless a process remapped or forked. Called on a thread that may block, never in the hold.
+ * Sealed regions are looked at as well: who mapped them before the seal, or moved or grew a mapping, still writes.
+ * Called on a thread that may block, never in the hold.
  * Return: 0, or -1 with *error set (UntrackedWriter) when a process maps a region writable and is not tracked.
  * census_deinit() is due in any case.
  */
-int census_take(struct fault_thread *thread, struct census *ret, struct error *error);
+int census_take(struct fault_thread *thread, enum census_mode mode, struct census *ret, struct error *error);
 void census_deinit(struct census *census);
-
-/**
- * census_close() - after a snapshot: did a process map a region meanwhile, where nobody saw what it wrote?
- *
- * What was mapped and is not any more is not found. Return: 0, or -1 with *error set (UntrackedWriter).
- */
-int census_close(struct fault_thread *thread, struct error *error);
 
 #endif

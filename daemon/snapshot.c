@@ -30,7 +30,8 @@ struct snapshot {
         struct pins pins;
         struct pool_share share;
         struct image_writer *writer;
-        uint64_t pages_discarded;
+        uint64_t chunks_discarded;
+        bool modified; /* through a descriptor, a region whose owner allows that content is removed */
 
         _Atomic int state; /* enum snapshot_state */
         _Atomic uint64_t bytes_done;
@@ -137,10 +138,11 @@ static int snapshot_prepare_capture(struct snapshot *snapshot) {
         return 0;
 }
 
-static int snapshot_take_census(struct snapshot *snapshot) {
+static int snapshot_take_census(struct snapshot *snapshot, enum census_mode mode) {
         const struct census *census = &snapshot->census;
 
-        if (census_take(snapshot->spec.thread, &snapshot->census, &snapshot->error) < 0)
+        census_deinit(&snapshot->census);
+        if (census_take(snapshot->spec.thread, mode, &snapshot->census, &snapshot->error) < 0)
                 return -1;
         if (!snapshot->spec.strict)
                 return 0;
@@ -210,7 +212,7 @@ static int snapshot_prepare(struct snapshot *snapshot) {
                 return error_set(&snapshot->error, ERROR_LIMIT_EXCEEDED,
                                  "too many snapshots are being taken at once for the size of the pool: wait, or use a "
                                  "larger --pool-size");
-        if (snapshot_open_writer(snapshot) < 0 || snapshot_take_census(snapshot) < 0)
+        if (snapshot_open_writer(snapshot) < 0 || snapshot_take_census(snapshot, CENSUS_ADOPT) < 0)
                 return -1;
         return snapshot_prepare_capture(snapshot);
 }
@@ -233,8 +235,10 @@ static int snapshot_check_region(struct snapshot *snapshot, struct region *regio
                 if (doubtful++ == 0)
                         first = i;
         }
-        if (region->discard_zero) {
-                snapshot->pages_discarded += doubtful;
+        /* Holes are what the owner allowed; a change that made none may have been a write. */
+        if (region->discard_zero && (doubtful || !modified)) {
+                snapshot->chunks_discarded += doubtful;
+                snapshot->modified |= modified;
                 return 0;
         }
         if (doubtful)
@@ -283,11 +287,15 @@ static json_t *snapshot_make_warnings(const struct snapshot *snapshot) {
                 json_array_append_new(warnings, json_sprintf("of %u processes it could not be verified that their "
                                                              "memory was protected",
                                                              snapshot->armcheck.n_unreadable));
-        if (snapshot->pages_discarded)
+        if (snapshot->chunks_discarded)
                 json_array_append_new(warnings,
                                       json_sprintf("content of %llu chunks was removed before it was saved and "
                                                    "counts as zero",
-                                                   (unsigned long long) snapshot->pages_discarded));
+                                                   (unsigned long long) snapshot->chunks_discarded));
+        if (snapshot->modified)
+                json_array_append_new(warnings,
+                                      json_string("a region was changed through a descriptor in the course of the "
+                                                  "snapshot; if that was a write, the image is not of one instant"));
         return warnings;
 }
 
@@ -304,6 +312,8 @@ static json_t *snapshot_make_figures(struct snapshot *snapshot) {
         TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
                 if (region->guarantee < guarantee)
                         guarantee = region->guarantee;
+                if (snapshot->modified && region->discard_zero)
+                        guarantee = GUARANTEE_ADVISORY;
                 json_array_append_new(regions, json_pack("{s:i}", "mappings",
                                                          (int) domain_count(snapshot->domain, region).n_mappings));
         }
@@ -340,8 +350,12 @@ static int snapshot_take(struct snapshot *snapshot) {
         json_t *figures;
         int r;
 
-        if (snapshot_prepare(snapshot) < 0 || fault_begin(snapshot->spec.thread, &snapshot->run, &snapshot->error) < 0)
+        if (snapshot_prepare(snapshot) < 0)
                 return -1;
+        if (fault_begin(snapshot->spec.thread, &snapshot->run, &snapshot->error) < 0) {
+                (void) snapshot_explain_stop(snapshot);
+                return -1;
+        }
         if (snapshot_check_cut(snapshot) < 0) {
                 fault_end(snapshot->spec.thread, true);
                 return -1;
@@ -351,8 +365,8 @@ static int snapshot_take(struct snapshot *snapshot) {
                         (void) image_writer_flush(snapshot->writer, &snapshot->error);
                 return -1;
         }
-        if (snapshot_check_content(snapshot) < 0 || census_close(snapshot->spec.thread, &snapshot->error) < 0 ||
-            snapshot_explain_stop(snapshot) < 0)
+        if (snapshot_explain_stop(snapshot) < 0 || snapshot_take_census(snapshot, CENSUS_CHECK) < 0 ||
+            snapshot_check_content(snapshot) < 0)
                 return -1;
         snapshot_set_state(snapshot, SNAPSHOT_PUBLISHING);
         /* The disk may take long for what it has, and the snapshot may be cancelled meanwhile. */
