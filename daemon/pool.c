@@ -167,12 +167,13 @@ void pool_give_slots(struct pool *pool, uint32_t first, uint32_t n) {
 
         for (uint32_t i = 1; i < n; i++)
                 last = pool_next_slot(pool, last);
+        /* First, since whoever takes them must find them counted. */
+        atomic_fetch_add_explicit(&pool->n_slots_free, n, memory_order_relaxed);
         do
                 atomic_store_explicit(&pool->links[last], (uint32_t) top, memory_order_relaxed);
         /* release: our use of the slot is over before another thread takes it */
         while (!atomic_compare_exchange_weak_explicit(&pool->top, &top, pool_top((uint32_t) (top >> 32) + 1, first),
                                                       memory_order_release, memory_order_relaxed));
-        atomic_fetch_add_explicit(&pool->n_slots_free, n, memory_order_relaxed);
 }
 
 uint32_t pool_next_slot(const struct pool *pool, uint32_t slot) {

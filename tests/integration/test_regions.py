@@ -124,6 +124,7 @@ def process_traces(pid):
 def test_attach_leaves_no_trace(lab):
     writer = lab.start_writer(threads=4, processes=2, pages=256)
     pids = [writer.pid, *writer.children]
+    writer.wait_progress(100)
     before = {pid: process_traces(pid) for pid in pids}
     lab.attach(writer)
     for pid in pids:
