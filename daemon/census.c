@@ -294,7 +294,7 @@ static bool census_start(struct census_work *work) {
                         region->guarantee = region->kind == REGION_TMPFS || region->kind == REGION_ANONYMOUS
                                                     ? GUARANTEE_EXCLUSIVE
                                                     : GUARANTEE_ADVISORY;
-                descriptors |= region->kind == REGION_TMPFS && region->guarantee == GUARANTEE_EXCLUSIVE;
+                descriptors |= region->kind == REGION_TMPFS && region->guarantee != GUARANTEE_SEALED;
         }
         return descriptors;
 }
