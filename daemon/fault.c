@@ -47,7 +47,7 @@ static void fault_note_refusal(struct context *context, uint64_t now_ns) {
  * While a fork or mremap of the client is under way a disarm is refused, but a wake is not: the thread tries again,
  * finds the page still armed, and we get a new message. Its content is saved by then.
  *
- * Return: was the page registered with this userfaultfd, so that it may have been protected?
+ * Return: was it disarmed?
  */
 static bool fault_answer(struct context *context, uint64_t address, uint64_t length, uint64_t now_ns) {
         int r = uffd_disarm(context->uffd, address, length);
@@ -61,17 +61,19 @@ static bool fault_answer(struct context *context, uint64_t address, uint64_t len
         if (r == -EAGAIN)
                 fault_note_refusal(context, now_ns);
         (void) uffd_wake(context->uffd, address, length);
-        return r != -ENOENT && r != -EINVAL;
+        return false;
 }
 
 /* A fault where nothing is known to be mapped: one that is left over from before an unmap, or something went past us.
  */
 static void fault_answer_unknown(struct fault_thread *thread, struct context *context, uint64_t address) {
-        uint64_t now_ns = clock_now_ns();
-        bool registered = fault_answer(context, address & ~(uint64_t) (CHUNK_PAGE_BYTES - 1), CHUNK_PAGE_BYTES, now_ns);
+        uint64_t length = CHUNK_PAGE_BYTES;
 
-        registered |= fault_answer(context, address & ~(uint64_t) (CHUNK_BYTES - 1), CHUNK_BYTES, now_ns);
-        if (registered && !context->gone && thread->run)
+        /* A huge page is refused in part. No more than the page itself may be disarmed: its neighbours are not saved.
+         */
+        if (uffd_disarm(context->uffd, address & ~(length - 1), length) == -EINVAL)
+                length = CHUNK_BYTES;
+        if (fault_answer(context, address & ~(length - 1), length, clock_now_ns()) && thread->run)
                 run_stop(thread->run, RUN_REMAPPED, 0);
 }
 
