@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -121,11 +122,23 @@ def process_traces(pid):
     }
 
 
+def settled_traces(pids):
+    """The traces of processes that have come to the end of their start: what they open and block has its final form."""
+    seen = []
+
+    def settled():
+        time.sleep(0.2)
+        seen.append({pid: process_traces(pid) for pid in pids})
+        return len(seen) > 1 and seen[-1] == seen[-2]
+
+    wait_until(settled, "end of the start of all processes")
+    return seen[-1]
+
+
 def test_attach_leaves_no_trace(lab):
     writer = lab.start_writer(threads=4, processes=2, pages=256)
     pids = [writer.pid, *writer.children]
-    writer.wait_progress(100)
-    before = {pid: process_traces(pid) for pid in pids}
+    before = settled_traces(pids)
     lab.attach(writer)
     for pid in pids:
         assert process_traces(pid) == before[pid]
