@@ -89,7 +89,6 @@ static bool fault_capture(struct run *run, struct region *region, uint64_t page)
                 return true;
         switch (capture_fault(&run->capture, region->index, page, fault_read_region, region)) {
         case CAPTURE_SAVED:
-                run->pages_saved++;
                 used = pool_slots(run->capture.pool) - pool_slots_free(run->capture.pool);
                 if (used > run->slots_used_peak)
                         run->slots_used_peak = used;

@@ -47,7 +47,6 @@ struct run {
         struct histogram faults;
         uint64_t arm_ns;
         uint64_t hold_ns;
-        uint64_t pages_saved;
         uint32_t slots_used_peak;
 
         /* The sweep's own. */
