@@ -26,6 +26,7 @@
 #include "common/name.h"
 #include "daemon/image_writer_files.h"
 #include "daemon/image_writer_manifest.h"
+#include "daemon/image_writer_place.h"
 #include "daemon/image_writer_rate.h"
 
 #define CHUNKS_IN_FLIGHT 16
@@ -56,6 +57,9 @@ struct image_writer {
          */
         char *domain; /* owned */
         char *name;   /* owned */
+        char *parent; /* owned; NULL: none */
+        uint8_t parent_uuid[16];
+        char *full_reason; /* owned */
         bool name_is_ours;
         uint32_t uid;
         double created;
@@ -83,10 +87,12 @@ struct image_writer {
         struct image_rate rate;
         struct writing in_flight[CHUNKS_IN_FLIGHT];
         unsigned n_in_flight;
-        struct writing *current; /* not all of its pages are queued yet */
-        unsigned next_page;      /* of @current; what is before it is queued or zero */
-        unsigned n_pages;        /* of @current */
+        unsigned n_plain_in_flight; /* of them */
+        struct writing *current;    /* not all of its pages are queued yet */
+        unsigned next_page;         /* of @current; what is before it is queued or not to be written */
+        unsigned n_pages;           /* of @current */
         uint64_t sums[CHUNK_PAGES];
+        uint64_t places[CHUNK_PAGES]; /* pages of the file that @current's go to; IMAGE_NO_PLACE: not written */
         uint64_t bytes_written;
         uint64_t progress_ns; /* when it was last told */
 };
@@ -108,6 +114,8 @@ static void writer_unref(struct image_writer *writer) {
         json_decref(writer->snapshot);
         free(writer->domain);
         free(writer->name);
+        free(writer->parent);
+        free(writer->full_reason);
         free(writer);
 }
 
@@ -148,6 +156,7 @@ static void writing_release_if_done(struct image_writer *writer, struct writing 
                 return;
         writing->chunk = NULL;
         writer->n_in_flight--;
+        writer->n_plain_in_flight -= chunk->n_pages == 0;
         writer_release(writer, chunk);
 }
 
@@ -158,47 +167,36 @@ static struct writing *writing_get(struct image_writer *writer) {
         return NULL;
 }
 
-/* What the region has not of its last page is zero in the file's sums, whatever is behind it in the buffer. */
-static void chunk_pad(struct chunk *chunk, unsigned pages) {
-        memset(chunk->data + chunk->bytes, 0, (size_t) pages * CHUNK_PAGE_BYTES - chunk->bytes);
-}
-
-/* Computes the sums and, if there is anything but zeros, makes the chunk the current one. */
+/* Computes sums and places and, if there is anything to be written, makes the chunk the current one. */
 static void writer_start_chunk(struct image_writer *writer, struct chunk *chunk) {
-        struct image_region *region = &writer->files.regions[chunk->region];
-        unsigned pages = (chunk->bytes + CHUNK_PAGE_BYTES - 1) / CHUNK_PAGE_BYTES, not_zero;
         struct error error = { .kind = ERROR_NONE };
+        unsigned to_write = 0;
 
-        assert(chunk->region < writer->files.n_regions && chunk->bytes <= CHUNK_BYTES);
-        assert(chunk->index * CHUNK_BYTES + chunk->bytes <= region->bytes);
-        chunk_pad(chunk, pages);
-        not_zero = checksum_chunk(chunk->data, pages, writer->sums);
-        if (not_zero == 0) {
-                writer_release(writer, chunk);
-                return;
-        }
-        if (image_files_write_sums(&writer->files, chunk->region, chunk->index, writer->sums, &error) < 0) {
+        assert(chunk->region < writer->files.n_regions);
+        if (image_place_chunk(&writer->files, chunk, writer->sums, writer->places, &to_write, &error) < 0)
                 writer_fail(writer, &error);
+        if (writer->failed || to_write == 0) {
                 writer_release(writer, chunk);
                 return;
         }
-        region->pages_written += not_zero;
-        image_rate_take(&writer->rate, (uint64_t) not_zero * CHUNK_PAGE_BYTES, now_ns());
+        image_rate_take(&writer->rate, (uint64_t) to_write * CHUNK_PAGE_BYTES, now_ns());
 
         writer->current = writing_get(writer);
         writer->current->chunk = chunk;
         writer->n_in_flight++;
+        writer->n_plain_in_flight += chunk->n_pages == 0;
         writer->next_page = 0;
-        writer->n_pages = pages;
+        writer->n_pages = image_chunk_pages(chunk);
 }
 
-/* The next run of pages that are not zero: one write. */
+/* The next run of pages that follow each other in the buffer as in the file: one write. */
 static bool next_run(struct image_writer *writer, unsigned *ret_first, unsigned *ret_pages) {
         unsigned first = writer->next_page, end;
 
-        while (first < writer->n_pages && !writer->sums[first])
+        while (first < writer->n_pages && writer->places[first] == IMAGE_NO_PLACE)
                 first++;
-        for (end = first; end < writer->n_pages && writer->sums[end];)
+        for (end = first; end < writer->n_pages && writer->places[end] != IMAGE_NO_PLACE &&
+                          writer->places[end] == writer->places[first] + (end - first);)
                 end++;
         *ret_first = first;
         *ret_pages = end - first;
@@ -223,23 +221,29 @@ static void writer_queue_pages(struct image_writer *writer) {
                         .fd = writer->files.regions[chunk->region].image,
                         .data = chunk->data + start,
                         .bytes = bytes,
-                        .offset = (off_t) (chunk->index * CHUNK_BYTES + start),
+                        .offset = (off_t) (writer->places[first] * CHUNK_PAGE_BYTES),
                         .owner = writing,
                 };
                 image_io_queue(&writer->io, op);
                 writing->pending++;
                 writer->next_page = first + pages;
-                writer->bytes_written += start + bytes > chunk->bytes ? chunk->bytes - start : bytes;
+                writer->bytes_written += bytes;
+                if (!chunk->n_pages && start + bytes > chunk->bytes)
+                        writer->bytes_written -= start + bytes - chunk->bytes;
         }
         writer->current = NULL;
         writing_release_if_done(writer, writing);
 }
 
+/* The next chunk that may be started now. */
 static struct chunk *writer_take(struct image_writer *writer) {
         struct chunk *chunk;
 
         pthread_mutex_lock(&writer->lock);
         chunk = STAILQ_FIRST(&writer->queue);
+        /* A patch must not be overtaken by what it patches. */
+        if (chunk && chunk->n_pages && writer->n_plain_in_flight)
+                chunk = NULL;
         if (chunk)
                 STAILQ_REMOVE_HEAD(&writer->queue, link);
         pthread_mutex_unlock(&writer->lock);
@@ -456,6 +460,10 @@ static int writer_prepare(struct image_writer *writer, struct error *error) {
         } else if (store_has(writer->store, writer->domain, writer->name))
                 return error_set(error, ERROR_SNAPSHOT_EXISTS, "snapshot %s/%s exists already; use another name",
                                  writer->domain, writer->name);
+        if (writer->parent && asprintf(&writer->full_reason, "this livesnapd writes full snapshots only") < 0) {
+                writer->full_reason = NULL;
+                return error_set(error, ERROR_INTERNAL, "out of memory");
+        }
         return image_files_create(&writer->files, error);
 }
 
@@ -513,7 +521,10 @@ static struct image_writer *writer_alloc(struct store *store, const struct image
         pthread_cond_init(&writer->answer, NULL);
         writer->domain = strdup(spec->domain);
         writer->name = spec->name ? strdup(spec->name) : NULL;
-        if (!writer->domain || (spec->name && !writer->name)) {
+        writer->parent = spec->parent ? strdup(spec->parent) : NULL;
+        if (spec->parent)
+                memcpy(writer->parent_uuid, spec->parent_uuid, sizeof(writer->parent_uuid));
+        if (!writer->domain || (spec->name && !writer->name) || (spec->parent && !writer->parent)) {
                 writer_unref(writer);
                 return NULL;
         }
@@ -526,7 +537,8 @@ int image_writer_new(struct store *store, const struct image_writer_spec *spec, 
         int r;
 
         if (name_check("domain", spec->domain, error) < 0 ||
-            (spec->name && name_check("snapshot", spec->name, error) < 0))
+            (spec->name && name_check("snapshot", spec->name, error) < 0) ||
+            (spec->parent && name_check("snapshot", spec->parent, error) < 0))
                 return -1;
         writer = writer_alloc(store, spec);
         if (!writer)
@@ -558,6 +570,14 @@ int image_writer_new(struct store *store, const struct image_writer_spec *spec, 
 
 const char *image_writer_name(const struct image_writer *writer) {
         return writer->name;
+}
+
+const char *image_writer_full_reason(const struct image_writer *writer) {
+        return writer->full_reason;
+}
+
+void image_writer_get_uuid(const struct image_writer *writer, uint8_t ret[16]) {
+        memcpy(ret, writer->files.uuid, sizeof(writer->files.uuid));
 }
 
 void image_writer_submit(struct image_writer *writer, struct chunk *chunk) {

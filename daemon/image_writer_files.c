@@ -82,9 +82,9 @@ static int create_file(struct image_files *files, const char *name, const char *
         char file[FILE_NAME_BYTES];
 
         snprintf(file, sizeof(file), "%s%s", name, suffix);
-        fd = openat(files->directory, file, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
+        fd = openat(files->directory, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
         if (fd < 0 && errno == EINVAL && flags)
-                fd = openat(files->directory, file, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+                fd = openat(files->directory, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0)
                 return image_files_failed(files, "create", name, suffix, errno, error);
         if (ftruncate(fd, (off_t) bytes) < 0)
@@ -156,6 +156,25 @@ int image_files_write_sums(struct image_files *files, unsigned region_index, uin
         if (r < 0)
                 return image_files_failed(files, "write", region->name, LIVESNAP_SUMS_SUFFIX, -r, error);
         region->sums_digest += checksum_block(sums, block);
+        return 0;
+}
+
+int image_files_read_sums(struct image_files *files, unsigned region_index, uint64_t block, uint64_t *ret_sums,
+                          struct error *error) {
+        const struct image_region *region = &files->regions[region_index];
+        size_t done = 0;
+
+        while (done < LIVESNAP_SUMS_BLOCK_BYTES) {
+                ssize_t n = pread(region->sums, (uint8_t *) ret_sums + done, LIVESNAP_SUMS_BLOCK_BYTES - done,
+                                  (off_t) (sums_block_offset(block) + done));
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return image_files_failed(files, "read", region->name, LIVESNAP_SUMS_SUFFIX,
+                                                  n < 0 ? errno : EIO, error);
+                done += (size_t) n;
+        }
         return 0;
 }
 

@@ -41,6 +41,10 @@ int image_files_create(struct image_files *files, struct error *error);
 int image_files_write_sums(struct image_files *files, unsigned region, uint64_t block, const uint64_t *sums,
                            struct error *error);
 
+/** image_files_read_sums() - read a block of sums back as it is in the file. Return: 0, or -1 with *error set. */
+int image_files_read_sums(struct image_files *files, unsigned region, uint64_t block, uint64_t *ret_sums,
+                          struct error *error);
+
 /** image_files_failed() - the sentence for a failed operation on one of the files. Return: -1. */
 int image_files_failed(const struct image_files *files, const char *operation, const char *name, const char *suffix,
                        int code, struct error *error);

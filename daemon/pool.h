@@ -75,7 +75,7 @@ bool pool_share_init(struct pool_share *share, struct pool *pool);
 void pool_share_deinit(struct pool_share *share);
 
 /**
- * pool_take_chunk() - a chunk buffer, whose other fields are the caller's to fill
+ * pool_take_chunk() - a chunk buffer, plain, whose other fields are the caller's to fill
  * @timeout_ms: how long to wait for one
  *
  * Return: NULL when none was given back in that time.

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +115,85 @@ static void test_mixed(void **state) {
 
         assert_in_range(zero, 3 * CHUNK_PAGES, 17 * CHUNK_PAGES);
         json_decref(snapshot);
+}
+
+/* What patch_release() is given back; the buffers are the test's own. */
+static void patch_release(void *data, struct chunk *chunk) {
+        atomic_fetch_add((atomic_uint *) data, 1);
+}
+
+#define PATCHED_CHUNKS 3
+#define PATCHED_BYTES (PATCHED_CHUNKS * CHUNK_BYTES - 100)
+
+/* The plain chunks of a region first, then pages over them, one of them twice, one that becomes zero, and the last. */
+static void test_patch(void **state) {
+        struct state *fixture = *state;
+        static const uint64_t numbers[] = { 1, 5, 511, 512, 513, 1535 };
+        const struct image_writer_region region = { "ram", PATCHED_BYTES };
+        const struct fixture_region whole = { .name = "ram", .bytes = PATCHED_BYTES };
+        uint8_t *expected = aligned_alloc(4096, PATCHED_CHUNKS * CHUNK_BYTES), *got, *data;
+        uint64_t pages[2][CHUNK_PAGES] = { 0 };
+        struct chunk chunks[PATCHED_CHUNKS + 2] = { 0 };
+        struct error error = { .kind = ERROR_NONE };
+        struct image_writer *writer;
+        atomic_uint released = 0;
+        json_t *figures = fixture_figures(1), *snapshot = NULL;
+        int fd;
+
+        assert_int_equal(image_writer_new(fixture->store,
+                                          &(struct image_writer_spec){ .domain = "vm",
+                                                                       .name = "patched",
+                                                                       .n_regions = 1,
+                                                                       .regions = &region,
+                                                                       .release = patch_release,
+                                                                       .data = &released },
+                                          &writer, &error),
+                         0);
+        assert_null(image_writer_full_reason(writer));
+        for (unsigned i = 0; i < PATCHED_CHUNKS * CHUNK_PAGES; i++)
+                if (i == 5 || !page_random(i, expected + (size_t) i * 4096))
+                        memset(expected + (size_t) i * 4096, 0, 4096);
+        data = aligned_alloc(4096, PATCHED_CHUNKS * CHUNK_BYTES + 2 * CHUNK_BYTES);
+        memcpy(data, expected, PATCHED_CHUNKS * CHUNK_BYTES);
+        for (unsigned i = 0; i < PATCHED_CHUNKS; i++) {
+                chunks[i] = (struct chunk){ .data = data + (size_t) i * CHUNK_BYTES, .bytes = CHUNK_BYTES, .index = i };
+                if (i == PATCHED_CHUNKS - 1)
+                        chunks[i].bytes -= 100;
+                image_writer_submit(writer, &chunks[i]);
+        }
+        for (unsigned round = 0; round < 2; round++) {
+                struct chunk *chunk = &chunks[PATCHED_CHUNKS + round];
+
+                *chunk = (struct chunk){ .data = data + (PATCHED_CHUNKS + round) * (size_t) CHUNK_BYTES,
+                                         .n_pages = sizeof(numbers) / sizeof(numbers[0]),
+                                         .pages = pages[round] };
+                for (unsigned i = 0; i < chunk->n_pages; i++) {
+                        pages[round][i] = numbers[i];
+                        memset(chunk->data + (size_t) i * 4096, numbers[i] == 512 ? 0 : (int) (i + 1 + 10 * round),
+                               4096);
+                        memcpy(expected + numbers[i] * 4096, chunk->data + (size_t) i * 4096, 4096);
+                }
+                image_writer_submit(writer, chunk);
+                assert_int_equal(image_writer_flush(writer, &error), 0);
+        }
+        if (image_writer_publish(writer, figures, 0, &snapshot, &error) < 0)
+                fail_msg("%s", error.message);
+        image_writer_free(writer);
+        assert_int_equal(released, PATCHED_CHUNKS + 2);
+        assert_int_equal(number(snapshot, "pages_zero"), 1);
+
+        got = malloc(whole.bytes);
+        fd = open(image_path(snapshot, 0), O_RDONLY);
+        assert_int_equal(read(fd, got, whole.bytes), whole.bytes);
+        assert_memory_equal(got, expected, whole.bytes);
+        close(fd);
+        if (fixture_verify(fixture->store, "vm", "patched", &error) < 0)
+                fail_msg("%s", error.message);
+        json_decref(snapshot);
+        json_decref(figures);
+        free(got);
+        free(data);
+        free(expected);
 }
 
 static void test_sparse_64_gib(void **state) {
@@ -465,6 +545,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_zero, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_mixed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_patch, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_sparse_64_gib, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_several_regions, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_rate, setup, teardown),
