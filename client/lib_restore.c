@@ -95,9 +95,9 @@ struct restore {
 /* Regions are opened one by one; a snapshot that was deleted and taken anew between two of them is another one. */
 static int check_same_snapshot(struct restore *restore, const struct source *source) {
         if (!restore->has_uuid)
-                memcpy(restore->uuid, source->manifest->uuid, sizeof(restore->uuid));
+                memcpy(restore->uuid, source->layers[0].manifest->uuid, sizeof(restore->uuid));
         restore->has_uuid = true;
-        if (memcmp(restore->uuid, source->manifest->uuid, sizeof(restore->uuid)))
+        if (memcmp(restore->uuid, source->layers[0].manifest->uuid, sizeof(restore->uuid)))
                 return lib_fail(error_name(ERROR_BUSY),
                                 "snapshot '%s/%s' was replaced by another while it was restored", restore->domain,
                                 restore->name);

@@ -10,13 +10,14 @@
 #include "client/lib_reply.h"
 #include "client/lib_snapshot.h"
 #include "common/cleanup.h"
-#include "common/image.h"
 
 void source_close(struct source *source) {
-        cleanup_close_p(&source->image);
-        cleanup_close_p(&source->sums);
-        manifest_free(source->manifest);
-        source->manifest = NULL;
+        for (unsigned i = 0; i < source->n_layers; i++) {
+                cleanup_close_p(&source->layers[i].image);
+                cleanup_close_p(&source->layers[i].sums);
+                manifest_free(source->layers[i].manifest);
+        }
+        source->n_layers = 0;
 }
 
 static int take_fd(struct livesnap_reply *reply, const json_t *object, const char *key, int *ret) {
@@ -32,11 +33,10 @@ static int take_fd(struct livesnap_reply *reply, const json_t *object, const cha
         return 0;
 }
 
-static int find_region(struct source *source, const char *region) {
-        for (unsigned i = 0; i < source->manifest->n_regions; i++)
-                if (!strcmp(source->manifest->regions[i].name, region)) {
-                        source->region = i;
-                        source->bytes = source->manifest->regions[i].bytes;
+static int find_region(struct source_layer *layer, const char *region) {
+        for (unsigned i = 0; i < layer->manifest->n_regions; i++)
+                if (!strcmp(layer->manifest->regions[i].name, region)) {
+                        layer->region = i;
                         return 0;
                 }
         return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "the manifest does not know region '%s'", region);
@@ -50,7 +50,7 @@ static void bypass_page_cache(int fd) {
                 (void) fcntl(fd, F_SETFL, flags | O_DIRECT);
 }
 
-static int read_opened(struct livesnap_reply *reply, const char *region, struct source *ret) {
+static int read_opened(struct livesnap_reply *reply, const char *region, struct source_layer *ret) {
         CLEANUP_CLOSE int manifest = -1;
         const json_t *regions = json_object_get(reply->parameters, "regions");
         const json_t *entry = json_array_get(regions, 0);
@@ -64,17 +64,18 @@ static int read_opened(struct livesnap_reply *reply, const char *region, struct 
                 return -1;
         if (manifest_read(manifest, &ret->manifest, &error) < 0)
                 return lib_fail_error(&error);
-        bypass_page_cache(ret->image);
+        /* The pages of a delta are few and lie together: there the cache's read-ahead is of use. */
+        if (!ret->manifest->delta)
+                bypass_page_cache(ret->image);
         return find_region(ret, region);
 }
 
-int source_open(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
-                struct source *ret) {
+static int open_layer(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
+                      struct source_layer *ret) {
         json_t *parameters = json_pack("{s:s, s:s, s:s}", "domain", domain, "name", name, "region", region);
         struct livesnap_reply *reply;
         int r;
 
-        *ret = (struct source){ .image = -1, .sums = -1 };
         if (!parameters)
                 return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
         r = connection_call(livesnap, "OpenSnapshot", parameters, NULL, 0, NULL, &reply);
@@ -84,6 +85,33 @@ int source_open(struct livesnap *livesnap, const char *domain, const char *name,
         r = read_opened(reply, region, ret);
         livesnap_reply_free(reply);
         return r;
+}
+
+/*
+ * Layer by layer. A parent cannot be deleted before its children, and if one of them is made whole meanwhile the others
+ * are still what they were; that the layers belong to each other is seen by the reader.
+ */
+int source_open(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
+                struct source *ret) {
+        const struct manifest *manifest;
+
+        ret->n_layers = 0;
+        do {
+                struct source_layer *layer = &ret->layers[ret->n_layers];
+
+                if (ret->n_layers == CHAIN_LAYERS_MAX)
+                        return lib_fail(error_name(ERROR_SNAPSHOT_CORRUPT),
+                                        "snapshot '%s/%s' builds on more than %d others", domain, name,
+                                        LIVESNAP_FORMAT_DEPTH_MAX);
+                *layer = (struct source_layer){ .image = -1, .sums = -1 };
+                ret->n_layers++;
+                if (open_layer(livesnap, domain, name, region, layer) < 0)
+                        return -1;
+                manifest = layer->manifest;
+                name = manifest->parent.name;
+        } while (manifest->delta);
+        ret->bytes = ret->layers[0].manifest->regions[ret->layers[0].region].bytes;
+        return 0;
 }
 
 static int report(struct restore_progress *progress, uint64_t bytes_done) {
@@ -119,14 +147,14 @@ static int copy_chunk(const struct image_chunk *chunk, struct sink *sink, struct
         return 0;
 }
 
-static int copy_chunks(struct image_reader *reader, const struct source *source, struct sink *sink,
+static int copy_chunks(struct chain_reader *reader, const struct source *source, struct sink *sink,
                        struct restore_progress *progress) {
         struct image_chunk chunk;
         struct error error = { 0 };
         uint64_t position = 0;
         int r;
 
-        while ((r = image_reader_next(reader, &chunk, &error)) > 0) {
+        while ((r = chain_reader_next(reader, &chunk, &error)) > 0) {
                 if (chunk.offset > position && sink->zero(sink, position, chunk.offset - position) < 0)
                         return -1;
                 if (copy_chunk(&chunk, sink, progress) < 0)
@@ -144,13 +172,17 @@ static int copy_chunks(struct image_reader *reader, const struct source *source,
 }
 
 int source_copy(const struct source *source, struct sink *sink, struct restore_progress *progress) {
-        struct image_reader *reader;
+        struct chain_layer layers[CHAIN_LAYERS_MAX];
+        struct chain_reader *reader;
         struct error error = { 0 };
         int r;
 
-        if (image_reader_new(source->manifest, source->region, source->image, source->sums, &reader, &error) < 0)
+        for (unsigned i = 0; i < source->n_layers; i++)
+                layers[i] = (struct chain_layer){ source->layers[i].manifest, source->layers[i].region,
+                                                  source->layers[i].image, source->layers[i].sums };
+        if (chain_reader_new(layers, source->n_layers, false, &reader, &error) < 0)
                 return lib_fail_error(&error);
         r = copy_chunks(reader, source, sink, progress);
-        image_reader_free(reader);
+        chain_reader_free(reader);
         return r;
 }

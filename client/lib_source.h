@@ -2,19 +2,25 @@
 #ifndef LIVESNAP_CLIENT_LIB_SOURCE_H
 #define LIVESNAP_CLIENT_LIB_SOURCE_H
 
-/* One region of a published snapshot, opened by the daemon and read by this process. */
+/* One region of a published snapshot and of what it builds on, opened by the daemon and read by this process. */
 
 #include "client/lib_connection.h"
 #include "client/lib_sink.h"
+#include "common/chain.h"
 #include "common/manifest.h"
 
-/** struct source - owns its descriptors and the manifest */
-struct source {
+/** struct source_layer - owns its descriptors and the manifest */
+struct source_layer {
         struct manifest *manifest;
         unsigned region; /* index into the manifest's */
-        uint64_t bytes;  /* of the region */
-        int image;
-        int sums;
+        int image;       /* of a delta: its pages */
+        int sums;        /* of a delta: its map */
+};
+
+struct source {
+        uint64_t bytes; /* of the region */
+        unsigned n_layers;
+        struct source_layer layers[CHAIN_LAYERS_MAX]; /* newest first; the last is whole */
 };
 
 /** struct restore_progress - counts over all regions of a restore */
@@ -30,7 +36,7 @@ struct restore_progress {
 int source_open(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
                 struct source *ret);
 
-/** source_close() - one that is all zero but for descriptors of -1 is allowed */
+/** source_close() - one that is all zero is allowed */
 void source_close(struct source *source);
 
 /**

@@ -108,7 +108,7 @@ int image_reader_new(const struct manifest *manifest, unsigned region, int image
             readahead_new(READ_DEPTH, LIVESNAP_SUMS_BLOCK_COVERS, true, &reader->readahead) < 0)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
 
-        if (size_check(reader, &reader->image, reader->bytes, error) < 0 ||
+        if ((image >= 0 && size_check(reader, &reader->image, reader->bytes, error) < 0) ||
             size_check(reader, &reader->sums, sums_block_offset(sums_blocks(reader->bytes)), error) < 0 ||
             read_all(reader, &reader->sums, reader->block, LIVESNAP_SUMS_HEADER_BYTES, LIVESNAP_SUMS_HEADER_BYTES, 0,
                      error) < 0 ||
@@ -142,8 +142,11 @@ static int next_block(struct image_reader *reader, uint64_t *ret, struct error *
         uint64_t blocks = sums_blocks(reader->bytes), block = blocks, found;
 
         if (reader->next_block < blocks) {
-                if (next_data(reader, &reader->image, reader->next_block * LIVESNAP_SUMS_BLOCK_COVERS, error) < 0 ||
-                    next_data(reader, &reader->sums, sums_block_offset(reader->next_block), error) < 0)
+                if (reader->image.fd < 0)
+                        reader->image.data_from = NOWHERE;
+                else if (next_data(reader, &reader->image, reader->next_block * LIVESNAP_SUMS_BLOCK_COVERS, error) < 0)
+                        return -1;
+                if (next_data(reader, &reader->sums, sums_block_offset(reader->next_block), error) < 0)
                         return -1;
                 if (reader->image.data_from != NOWHERE) {
                         found = reader->image.data_from / LIVESNAP_SUMS_BLOCK_COVERS;
@@ -191,15 +194,16 @@ static int ask_ahead(struct image_reader *reader, struct error *error) {
         struct image_chunk chunk;
         uint64_t block;
 
-        while (!reader->at_end && readahead_has_room(reader->readahead)) {
+        while (!reader->at_end && reader->n_asked < READ_DEPTH) {
                 if (next_block(reader, &block, error) < 0)
                         return -1;
                 reader->at_end = block == sums_blocks(reader->bytes);
                 if (reader->at_end)
                         break;
                 chunk_place(reader, block, &chunk);
-                readahead_queue(reader->readahead, reader->image.fd, chunk.offset,
-                                (size_t) chunk.pages * LIVESNAP_FORMAT_PAGE_BYTES, chunk.bytes);
+                if (reader->image.fd >= 0)
+                        readahead_queue(reader->readahead, reader->image.fd, chunk.offset,
+                                        (size_t) chunk.pages * LIVESNAP_FORMAT_PAGE_BYTES, chunk.bytes);
                 reader->asked[(reader->first + reader->n_asked++) % READ_DEPTH] = block;
                 reader->next_block = block + 1;
         }
@@ -221,7 +225,7 @@ static int take_data(struct image_reader *reader, const struct image_chunk *chun
 int image_reader_next(struct image_reader *reader, struct image_chunk *ret, struct error *error) {
         struct image_chunk chunk = { .sums = reader->block };
         uint64_t block;
-        uint8_t *data;
+        uint8_t *data = NULL;
 
         if (ask_ahead(reader, error) < 0)
                 return -1;
@@ -238,11 +242,12 @@ int image_reader_next(struct image_reader *reader, struct image_chunk *ret, stru
         reader->n_asked--;
         chunk_place(reader, block, &chunk);
         if (read_all(reader, &reader->sums, reader->block, LIVESNAP_SUMS_BLOCK_BYTES, LIVESNAP_SUMS_BLOCK_BYTES,
-                     sums_block_offset(block), error) < 0 ||
-            take_data(reader, &chunk, &data, error) < 0)
+                     sums_block_offset(block), error) < 0)
+                return -1;
+        if (reader->image.fd >= 0 && take_data(reader, &chunk, &data, error) < 0)
                 return -1;
         chunk.data = data;
-        if (block_check(reader, &chunk, error) < 0)
+        if (data && block_check(reader, &chunk, error) < 0)
                 return -1;
         reader->digest += checksum_block(reader->block, block);
         *ret = chunk;

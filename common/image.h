@@ -29,7 +29,8 @@ struct image_chunk {
  * image_reader_new() - start to read a region
  * @manifest: borrowed until image_reader_free()
  * @region: index into manifest->regions
- * @image: descriptor of its REGION.mem, @sums: of its REGION.sum; borrowed likewise. O_DIRECT is fine for @image.
+ * @image: descriptor of its REGION.mem, @sums: of its REGION.sum; borrowed likewise. O_DIRECT is fine for @image. An
+ *         @image of -1: only the sums are read, and chunks have no data.
  *
  * Looks at the sizes of both files and at the header of the sums. Return: 0, or -1 with *error set and *ret untouched:
  * ERROR_SNAPSHOT_CORRUPT for what does not match, ERROR_STORE_FAILED where reading failed.

@@ -51,7 +51,31 @@ static const struct member region_members[] = {
         { "name", MEMBER_STRING },
         { "bytes", MEMBER_COUNT },
         { "mappings", MEMBER_COUNT },
+};
+
+static const struct member whole_members[] = {
         { "sums_digest", MEMBER_STRING },
+};
+
+static const struct member delta_members[] = {
+        { "map_digest", MEMBER_STRING },
+        { "pages", MEMBER_COUNT },
+        { "pages_stored", MEMBER_COUNT },
+};
+
+static const struct member parent_members[] = {
+        { "name", MEMBER_STRING },
+        { "uuid", MEMBER_STRING },
+        { "content", MEMBER_STRING },
+        { "depth", MEMBER_COUNT },
+};
+
+/* Members of the type Snapshot that may be absent, also from manifests of today. */
+static const struct member optional_members[] = {
+        { "kind", MEMBER_STRING },
+        { "tracking", MEMBER_STRING },
+        { "full_reason", MEMBER_STRING },
+        { "pages_dirty", MEMBER_COUNT },
 };
 
 static const struct member fault_members[] = {
@@ -147,7 +171,30 @@ static int text_check(const char *text, size_t bytes, struct error *error) {
         return 0;
 }
 
-static int region_parse(const json_t *object, struct manifest_region *ret, struct error *error) {
+static int region_parse_whole(const json_t *object, struct manifest_region *ret, struct error *error) {
+        if (members_check(object, "a region", whole_members, ELEMENTS(whole_members), error) < 0)
+                return -1;
+        if (!digest_parse(json_string_value(json_object_get(object, "sums_digest")), &ret->sums_digest))
+                return error_set(error, ERROR_SNAPSHOT_CORRUPT,
+                                 "the manifest is damaged: region '%s' has no digest of its checksums", ret->name);
+        return 0;
+}
+
+static int region_parse_delta(const json_t *object, struct manifest_region *ret, struct error *error) {
+        uint64_t pages = (ret->bytes + LIVESNAP_FORMAT_PAGE_BYTES - 1) / LIVESNAP_FORMAT_PAGE_BYTES;
+
+        if (members_check(object, "a region", delta_members, ELEMENTS(delta_members), error) < 0)
+                return -1;
+        ret->n_pages = (uint64_t) json_integer_value(json_object_get(object, "pages"));
+        ret->pages_stored = (uint64_t) json_integer_value(json_object_get(object, "pages_stored"));
+        if (!digest_parse(json_string_value(json_object_get(object, "map_digest")), &ret->map_digest) ||
+            ret->n_pages > pages || ret->pages_stored > LIVESNAP_FORMAT_REGION_BYTES_MAX)
+                return error_set(error, ERROR_SNAPSHOT_CORRUPT,
+                                 "the manifest is damaged: region '%s' has no map that could be", ret->name);
+        return 0;
+}
+
+static int region_parse(const json_t *object, bool delta, struct manifest_region *ret, struct error *error) {
         if (members_check(object, "a region", region_members, ELEMENTS(region_members), error) < 0)
                 return -1;
         ret->name = json_string_value(json_object_get(object, "name"));
@@ -158,10 +205,7 @@ static int region_parse(const json_t *object, struct manifest_region *ret, struc
         if (ret->bytes > LIVESNAP_FORMAT_REGION_BYTES_MAX)
                 return error_set(error, ERROR_SNAPSHOT_CORRUPT, "the manifest is damaged: region '%s' is too large",
                                  ret->name);
-        if (!digest_parse(json_string_value(json_object_get(object, "sums_digest")), &ret->sums_digest))
-                return error_set(error, ERROR_SNAPSHOT_CORRUPT,
-                                 "the manifest is damaged: region '%s' has no digest of its checksums", ret->name);
-        return 0;
+        return (delta ? region_parse_delta : region_parse_whole)(object, ret, error);
 }
 
 static int regions_parse(struct manifest *manifest, struct error *error) {
@@ -176,7 +220,7 @@ static int regions_parse(struct manifest *manifest, struct error *error) {
         if (!manifest->regions)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         for (size_t i = 0; i < n_regions; i++) {
-                if (region_parse(json_array_get(regions, i), &manifest->regions[i], error) < 0)
+                if (region_parse(json_array_get(regions, i), manifest->delta, &manifest->regions[i], error) < 0)
                         return -1;
                 for (size_t other = 0; other < i; other++)
                         if (!strcmp(manifest->regions[other].name, manifest->regions[i].name))
@@ -208,6 +252,46 @@ static bool guarantee_is_known(const char *guarantee) {
         return !strcmp(guarantee, "sealed") || !strcmp(guarantee, "exclusive") || !strcmp(guarantee, "advisory");
 }
 
+static int optional_check(const json_t *json, struct error *error) {
+        for (size_t i = 0; i < ELEMENTS(optional_members); i++) {
+                const json_t *value = json_object_get(json, optional_members[i].name);
+
+                if (value && !member_fits(value, optional_members[i].type))
+                        return error_set(error, ERROR_SNAPSHOT_CORRUPT,
+                                         "the manifest is damaged: member '%s' is of the wrong type",
+                                         optional_members[i].name);
+        }
+        return 0;
+}
+
+/* What an increment builds on, and what it is called by those that build on it. */
+static int parent_parse(struct manifest *manifest, struct error *error) {
+        const json_t *json = manifest->json, *object = json_object_get(json, "parent");
+        const json_t *content = json_object_get(json, "content");
+        struct manifest_parent *parent = &manifest->parent;
+        json_int_t depth;
+
+        manifest->delta = json_is_true(json_object_get(json, "delta"));
+        if (content && (!json_is_string(content) || !digest_parse(json_string_value(content), &manifest->content)))
+                return error_set(error, ERROR_SNAPSHOT_CORRUPT, "the manifest is damaged: its content is none");
+        if (!object) {
+                if (manifest->delta)
+                        return error_set(error, ERROR_SNAPSHOT_CORRUPT,
+                                         "the manifest is damaged: it is of a delta, and has no parent");
+                return 0;
+        }
+        if (members_check(object, "the parent", parent_members, ELEMENTS(parent_members), error) < 0)
+                return -1;
+        parent->name = json_string_value(json_object_get(object, "name"));
+        depth = json_integer_value(json_object_get(object, "depth"));
+        if (!name_is_valid(parent->name) || depth > LIVESNAP_FORMAT_DEPTH_MAX ||
+            !uuid_parse(json_string_value(json_object_get(object, "uuid")), parent->uuid) ||
+            !digest_parse(json_string_value(json_object_get(object, "content")), &parent->content))
+                return error_set(error, ERROR_SNAPSHOT_CORRUPT, "the manifest is damaged: its parent is none");
+        parent->depth = (uint32_t) depth;
+        return 0;
+}
+
 static int object_parse(struct manifest *manifest, struct error *error) {
         const json_t *json = manifest->json, *warnings;
         json_int_t uid;
@@ -233,6 +317,8 @@ static int object_parse(struct manifest *manifest, struct error *error) {
         if (uid > UINT32_MAX)
                 return error_set(error, ERROR_SNAPSHOT_CORRUPT, "the manifest is damaged: its uid is none");
         manifest->uid = (uint32_t) uid;
+        if (optional_check(json, error) < 0 || parent_parse(manifest, error) < 0)
+                return -1;
         return regions_parse(manifest, error);
 }
 
@@ -338,7 +424,9 @@ static json_t *manifest_region_figures(const struct manifest *manifest, const ch
                         "{s:s, s:I, s:O, s:o}", "name", name, "bytes", (json_int_t) manifest->regions[i].bytes,
                         "mappings",
                         json_object_get(json_array_get(json_object_get(manifest->json, "regions"), i), "mappings"),
-                        "path", json_sprintf("%s/%s%s", directory, name, LIVESNAP_IMAGE_SUFFIX));
+                        "path",
+                        json_sprintf("%s/%s%s", directory, name,
+                                     manifest->delta ? LIVESNAP_PAGES_SUFFIX : LIVESNAP_IMAGE_SUFFIX));
                 if (json_array_append_new(figures, region) < 0) {
                         json_decref(figures);
                         return NULL;
@@ -364,5 +452,15 @@ json_t *manifest_snapshot(const struct manifest *manifest, const char *snapshot,
                         return NULL;
                 }
         }
+        for (size_t i = 0; i < ELEMENTS(optional_members); i++) {
+                json_t *optional = json_object_get(manifest->json, optional_members[i].name);
+
+                if (optional)
+                        json_object_set(object, optional_members[i].name, optional);
+        }
+        if (manifest->parent.name)
+                json_object_set_new(object, "parent", json_string(manifest->parent.name));
+        if (manifest->delta)
+                json_object_set_new(object, "delta", json_true());
         return object;
 }

@@ -9,6 +9,7 @@
  * are valid and unique, so that whoever has a struct manifest need not look again.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,12 +23,28 @@
 struct manifest_region {
         const char *name; /* borrowed from the JSON object */
         uint64_t bytes;
-        uint64_t sums_digest;
+        uint64_t sums_digest; /* of a whole snapshot */
+
+        /* of a delta */
+        uint64_t map_digest;
+        uint64_t n_pages;      /* entries of its map */
+        uint64_t pages_stored; /* in REGION.pages */
+};
+
+/** The snapshot that an increment builds on. */
+struct manifest_parent {
+        const char *name; /* in the same domain; borrowed from the JSON object; NULL: there is none */
+        uint8_t uuid[16];
+        uint64_t content;
+        uint32_t depth; /* snapshots that a delta needs itself, the parent among them */
 };
 
 struct manifest {
         json_t *json; /* owned */
         uint8_t uuid[16];
+        uint64_t content; /* stands for what the snapshot holds; 0: written by a version that did not know it */
+        bool delta;
+        struct manifest_parent parent;
         uint32_t uid;
         unsigned n_regions;
         struct manifest_region *regions; /* owned */

@@ -26,7 +26,7 @@
 #include "common/name.h"
 #include "daemon/image_writer_files.h"
 #include "daemon/image_writer_manifest.h"
-#include "daemon/image_writer_place.h"
+#include "daemon/image_writer_pages.h"
 #include "daemon/image_writer_rate.h"
 
 #define CHUNKS_IN_FLIGHT 16
@@ -57,10 +57,10 @@ struct image_writer {
          */
         char *domain; /* owned */
         char *name;   /* owned */
-        char *parent; /* owned; NULL: none */
-        uint8_t parent_uuid[16];
-        char *full_reason; /* owned */
         bool name_is_ours;
+        char *parent; /* owned; NULL: none was given */
+        uint8_t parent_uuid[16];
+        char full_reason[IMAGE_WRITER_REASON_BYTES]; /* empty: there is none */
         uint32_t uid;
         double created;
         void (*release)(void *data, struct chunk *chunk);
@@ -87,12 +87,12 @@ struct image_writer {
         struct image_rate rate;
         struct writing in_flight[CHUNKS_IN_FLIGHT];
         unsigned n_in_flight;
-        unsigned n_plain_in_flight; /* of them */
-        struct writing *current;    /* not all of its pages are queued yet */
-        unsigned next_page;         /* of @current; what is before it is queued or not to be written */
-        unsigned n_pages;           /* of @current */
+        bool plain_in_flight;    /* the chunk that was taken up last was a plain one */
+        struct writing *current; /* not all of its pages are queued yet */
+        unsigned next_page;      /* of @current; what is before it is queued or zero */
+        unsigned n_pages;        /* of @current */
         uint64_t sums[CHUNK_PAGES];
-        uint64_t places[CHUNK_PAGES]; /* pages of the file that @current's go to; IMAGE_NO_PLACE: not written */
+        uint64_t places[CHUNK_PAGES]; /* in the file, in pages, of those that are not zero */
         uint64_t bytes_written;
         uint64_t progress_ns; /* when it was last told */
 };
@@ -115,7 +115,6 @@ static void writer_unref(struct image_writer *writer) {
         free(writer->domain);
         free(writer->name);
         free(writer->parent);
-        free(writer->full_reason);
         free(writer);
 }
 
@@ -156,7 +155,6 @@ static void writing_release_if_done(struct image_writer *writer, struct writing 
                 return;
         writing->chunk = NULL;
         writer->n_in_flight--;
-        writer->n_plain_in_flight -= chunk->n_pages == 0;
         writer_release(writer, chunk);
 }
 
@@ -167,35 +165,68 @@ static struct writing *writing_get(struct image_writer *writer) {
         return NULL;
 }
 
-/* Computes sums and places and, if there is anything to be written, makes the chunk the current one. */
-static void writer_start_chunk(struct image_writer *writer, struct chunk *chunk) {
-        struct error error = { .kind = ERROR_NONE };
-        unsigned to_write = 0;
+/* The number in the region of a page of the chunk. */
+static uint64_t chunk_page(const struct chunk *chunk, unsigned i) {
+        return chunk->n_pages ? chunk->pages[i] : chunk->index * CHUNK_PAGES + i;
+}
 
-        assert(chunk->region < writer->files.n_regions);
-        if (image_place_chunk(&writer->files, chunk, writer->sums, writer->places, &to_write, &error) < 0)
+static unsigned chunk_pages(const struct chunk *chunk) {
+        return chunk->n_pages ? chunk->n_pages : (chunk->bytes + CHUNK_PAGE_BYTES - 1) / CHUNK_PAGE_BYTES;
+}
+
+/* What the region has not of its last page is zero in the file's sums, whatever is behind it in the buffer. */
+static void chunk_pad(struct chunk *chunk, unsigned pages, uint64_t region_bytes) {
+        uint64_t end = (chunk_page(chunk, pages - 1) + 1) * CHUNK_PAGE_BYTES;
+
+        if (end > region_bytes)
+                memset(chunk->data + (size_t) pages * CHUNK_PAGE_BYTES - (end - region_bytes), 0, end - region_bytes);
+}
+
+/* Where its pages go, and that they are there. */
+static int writer_place_chunk(struct image_writer *writer, const struct chunk *chunk, unsigned pages, unsigned not_zero,
+                              struct error *error) {
+        if (chunk->n_pages)
+                return image_pages_place(&writer->files, chunk, writer->sums, writer->places, error);
+        assert(!writer->files.delta &&
+               chunk->index * CHUNK_BYTES + chunk->bytes <= writer->files.regions[chunk->region].bytes);
+        for (unsigned i = 0; i < pages; i++)
+                writer->places[i] = chunk_page(chunk, i);
+        writer->files.pages_zero -= not_zero;
+        return not_zero ? image_files_write_sums(&writer->files, chunk->region, chunk->index, writer->sums, error) : 0;
+}
+
+/* Computes the sums and, if there is anything but zeros, makes the chunk the current one. */
+static void writer_start_chunk(struct image_writer *writer, struct chunk *chunk) {
+        unsigned pages = chunk_pages(chunk), not_zero;
+        struct error error = { .kind = ERROR_NONE };
+
+        assert(chunk->region < writer->files.n_regions && pages > 0 && pages <= CHUNK_PAGES);
+        chunk_pad(chunk, pages, writer->files.regions[chunk->region].bytes);
+        not_zero = checksum_chunk(chunk->data, pages, writer->sums);
+        if (writer_place_chunk(writer, chunk, pages, not_zero, &error) < 0) {
                 writer_fail(writer, &error);
-        if (writer->failed || to_write == 0) {
+                not_zero = 0;
+        }
+        if (not_zero == 0) {
                 writer_release(writer, chunk);
                 return;
         }
-        image_rate_take(&writer->rate, (uint64_t) to_write * CHUNK_PAGE_BYTES, now_ns());
+        image_rate_take(&writer->rate, (uint64_t) not_zero * CHUNK_PAGE_BYTES, now_ns());
 
         writer->current = writing_get(writer);
         writer->current->chunk = chunk;
         writer->n_in_flight++;
-        writer->n_plain_in_flight += chunk->n_pages == 0;
         writer->next_page = 0;
-        writer->n_pages = image_chunk_pages(chunk);
+        writer->n_pages = pages;
 }
 
-/* The next run of pages that follow each other in the buffer as in the file: one write. */
+/* The next run of pages that are not zero and lie together in the file: one write. */
 static bool next_run(struct image_writer *writer, unsigned *ret_first, unsigned *ret_pages) {
         unsigned first = writer->next_page, end;
 
-        while (first < writer->n_pages && writer->places[first] == IMAGE_NO_PLACE)
+        while (first < writer->n_pages && !writer->sums[first])
                 first++;
-        for (end = first; end < writer->n_pages && writer->places[end] != IMAGE_NO_PLACE &&
+        for (end = first; end < writer->n_pages && writer->sums[end] &&
                           writer->places[end] == writer->places[first] + (end - first);)
                 end++;
         *ret_first = first;
@@ -207,46 +238,49 @@ static bool next_run(struct image_writer *writer, unsigned *ret_first, unsigned 
 static void writer_queue_pages(struct image_writer *writer) {
         struct writing *writing = writer->current;
         struct chunk *chunk = writing->chunk;
+        const struct image_region *region = &writer->files.regions[chunk->region];
         struct image_io_op *op;
         unsigned first, pages;
 
         while (!writer->failed && next_run(writer, &first, &pages)) {
-                size_t start = (size_t) first * CHUNK_PAGE_BYTES, bytes = (size_t) pages * CHUNK_PAGE_BYTES;
+                uint64_t offset = writer->places[first] * CHUNK_PAGE_BYTES;
+                size_t bytes = (size_t) pages * CHUNK_PAGE_BYTES;
 
                 op = image_io_get(&writer->io);
                 if (!op)
                         return;
                 *op = (struct image_io_op){
                         .kind = IMAGE_IO_WRITE,
-                        .fd = writer->files.regions[chunk->region].image,
-                        .data = chunk->data + start,
+                        .fd = region->image,
+                        .data = chunk->data + (size_t) first * CHUNK_PAGE_BYTES,
                         .bytes = bytes,
-                        .offset = (off_t) (writer->places[first] * CHUNK_PAGE_BYTES),
+                        .offset = (off_t) offset,
                         .owner = writing,
                 };
                 image_io_queue(&writer->io, op);
                 writing->pending++;
                 writer->next_page = first + pages;
+                if (!writer->files.delta && offset + bytes > region->bytes)
+                        bytes = region->bytes - offset;
                 writer->bytes_written += bytes;
-                if (!chunk->n_pages && start + bytes > chunk->bytes)
-                        writer->bytes_written -= start + bytes - chunk->bytes;
         }
         writer->current = NULL;
         writing_release_if_done(writer, writing);
 }
 
-/* The next chunk that may be started now. */
+/* Single pages replace what plain chunks wrote, so these must be on the disk first: NULL until they are. */
 static struct chunk *writer_take(struct image_writer *writer) {
         struct chunk *chunk;
 
         pthread_mutex_lock(&writer->lock);
         chunk = STAILQ_FIRST(&writer->queue);
-        /* A patch must not be overtaken by what it patches. */
-        if (chunk && chunk->n_pages && writer->n_plain_in_flight)
+        if (chunk && chunk->n_pages && writer->plain_in_flight && writer->n_in_flight)
                 chunk = NULL;
         if (chunk)
                 STAILQ_REMOVE_HEAD(&writer->queue, link);
         pthread_mutex_unlock(&writer->lock);
+        if (chunk)
+                writer->plain_in_flight = !chunk->n_pages;
         return chunk;
 }
 
@@ -278,10 +312,11 @@ static void writer_fill(struct image_writer *writer) {
 static void writer_complete(struct image_writer *writer, struct image_io_op *op) {
         struct writing *writing = op->owner;
         const char *region = writer->files.regions[writing->chunk->region].name;
+        const char *suffix = writer->files.delta ? LIVESNAP_PAGES_SUFFIX : LIVESNAP_IMAGE_SUFFIX;
         struct error error = { .kind = ERROR_NONE };
 
         if (op->result < 0) {
-                image_files_failed(&writer->files, "write", region, LIVESNAP_IMAGE_SUFFIX, -op->result, &error);
+                image_files_failed(&writer->files, "write", region, suffix, -op->result, &error);
                 writer_fail(writer, &error);
         }
         image_io_put(&writer->io, op);
@@ -451,7 +486,20 @@ static void writer_loop(struct image_writer *writer) {
         }
 }
 
+/* If it cannot be built upon, the snapshot is a full one. */
+static void writer_open_parent(struct image_writer *writer) {
+        struct image_writer_region regions[LIVESNAP_FORMAT_REGIONS_MAX];
+
+        for (unsigned i = 0; i < writer->files.n_regions; i++)
+                regions[i] =
+                        (struct image_writer_region){ writer->files.regions[i].name, writer->files.regions[i].bytes };
+        (void) image_parent_open(writer->store, writer->domain, writer->parent, writer->parent_uuid, writer->uid,
+                                 regions, writer->files.n_regions, &writer->files.parent, writer->full_reason);
+}
+
 static int writer_prepare(struct image_writer *writer, struct error *error) {
+        if (writer->parent)
+                writer_open_parent(writer);
         writer->created = wall_clock();
         if (!writer->name) {
                 writer->name_is_ours = true;
@@ -460,10 +508,6 @@ static int writer_prepare(struct image_writer *writer, struct error *error) {
         } else if (store_has(writer->store, writer->domain, writer->name))
                 return error_set(error, ERROR_SNAPSHOT_EXISTS, "snapshot %s/%s exists already; use another name",
                                  writer->domain, writer->name);
-        if (writer->parent && asprintf(&writer->full_reason, "this livesnapd writes full snapshots only") < 0) {
-                writer->full_reason = NULL;
-                return error_set(error, ERROR_INTERNAL, "out of memory");
-        }
         return image_files_create(&writer->files, error);
 }
 
@@ -537,8 +581,7 @@ int image_writer_new(struct store *store, const struct image_writer_spec *spec, 
         int r;
 
         if (name_check("domain", spec->domain, error) < 0 ||
-            (spec->name && name_check("snapshot", spec->name, error) < 0) ||
-            (spec->parent && name_check("snapshot", spec->parent, error) < 0))
+            (spec->name && name_check("snapshot", spec->name, error) < 0))
                 return -1;
         writer = writer_alloc(store, spec);
         if (!writer)
@@ -568,16 +611,16 @@ int image_writer_new(struct store *store, const struct image_writer_spec *spec, 
         return 0;
 }
 
-const char *image_writer_name(const struct image_writer *writer) {
-        return writer->name;
-}
-
 const char *image_writer_full_reason(const struct image_writer *writer) {
-        return writer->full_reason;
+        return writer->full_reason[0] ? writer->full_reason : NULL;
 }
 
 void image_writer_get_uuid(const struct image_writer *writer, uint8_t ret[16]) {
         memcpy(ret, writer->files.uuid, sizeof(writer->files.uuid));
+}
+
+const char *image_writer_name(const struct image_writer *writer) {
+        return writer->name;
 }
 
 void image_writer_submit(struct image_writer *writer, struct chunk *chunk) {

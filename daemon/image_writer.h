@@ -6,13 +6,11 @@
  * Writes one snapshot: takes chunks from the sweep, checksums their pages, finds the zero ones, and writes the rest to
  * the images with io_uring and O_DIRECT; at the end makes all of it durable and publishes it with one rename.
  *
- * Runs on a lasting thread of the store's. The sweep hands chunks over and gets them back through `release`. Plain
- * chunks come in any order, each at most once; a chunk of a region that never comes is zero.
+ * Runs on a lasting thread of the store's. The sweep hands chunks over and gets them back through `release`. Chunks
+ * come in any order, each at most once; a chunk of a region that never comes is zero.
  *
- * Packed chunks may follow the plain ones, and patch what those wrote. A page may come again in one that is submitted
- * after image_writer_flush(): what came last counts. A page of a packed chunk may be zero.
- *
- * With a parent it writes an increment: then only packed chunks come, and a page that never comes is the parent's.
+ * Chunks of single pages (chunk.h) make an increment: a page that never comes is as in its parent. In a full snapshot
+ * they replace what was written before. The same page may come again once image_writer_flush() has returned.
  */
 
 #include <stdbool.h>
@@ -24,6 +22,9 @@
 #include "daemon/chunk.h"
 #include "daemon/store.h"
 
+/* A reason why a snapshot is full, with its terminator. */
+#define IMAGE_WRITER_REASON_BYTES 400
+
 struct image_writer;
 
 struct image_writer_region {
@@ -33,13 +34,13 @@ struct image_writer_region {
 
 struct image_writer_spec {
         const char *domain;
-        const char *name; /* of the snapshot; NULL: made from the UTC time, and unique */
-        uint32_t uid;     /* who asked */
+        const char *name;           /* of the snapshot; NULL: made from the UTC time, and unique */
+        uint32_t uid;               /* who asked */
+        const char *parent;         /* of an increment: a published snapshot of the domain; NULL: none */
+        const uint8_t *parent_uuid; /* which it must be */
         unsigned n_regions;
         const struct image_writer_region *regions;
-        const char *parent;         /* snapshot of the same domain to build on; NULL: a full one is wanted */
-        const uint8_t *parent_uuid; /* 16 bytes: which snapshot of that name it must be */
-        uint64_t max_rate;          /* bytes a second; 0: none */
+        uint64_t max_rate;                                    /* bytes a second; 0: none */
         void (*release)(void *data, struct chunk *chunk);     /* from the writer's thread: the buffer is free again */
         void (*progress)(void *data, uint64_t bytes_written); /* from the writer's thread, now and then; may be NULL */
         void *data;
@@ -59,13 +60,12 @@ int image_writer_new(struct store *store, const struct image_writer_spec *spec, 
 const char *image_writer_name(const struct image_writer *writer);
 
 /**
- * image_writer_full_reason() - why the snapshot will be full although a parent was given; borrowed
- *
- * NULL: it is as it was asked for. To be looked at before the cut, since all of each region is wanted then.
+ * image_writer_full_reason() - why the snapshot is full although it was given a parent; NULL: it is an increment, or
+ * was given none. Known when image_writer_new() has returned.
  */
 const char *image_writer_full_reason(const struct image_writer *writer);
 
-/** image_writer_get_uuid() - the UUID that the snapshot has once it is published; to be the next one's @parent_uuid */
+/** image_writer_get_uuid() - of the snapshot in the making */
 void image_writer_get_uuid(const struct image_writer *writer, uint8_t ret[16]);
 
 /** image_writer_submit() - hand over a filled chunk; never blocks; after a failure chunks are released unwritten */

@@ -3,15 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/checksum.h"
 #include "common/cleanup.h"
+#include "common/map.h"
 #include "common/name.h"
 #include "common/sums.h"
 #include "daemon/store_tree.h"
@@ -37,7 +40,7 @@ static int uuid_make(uint8_t ret[16]) {
 
 int image_files_init(struct image_files *files, struct store *store, unsigned n_regions,
                      const struct image_writer_region *regions, struct error *error) {
-        *files = (struct image_files){ .store = store, .directory = -1 };
+        *files = (struct image_files){ .store = store, .directory = -1, .parent = IMAGE_PARENT_INIT };
         if (n_regions > LIVESNAP_FORMAT_REGIONS_MAX)
                 return error_set(error, ERROR_LIMIT_EXCEEDED, "a snapshot can have at most %d regions, not %u",
                                  LIVESNAP_FORMAT_REGIONS_MAX, n_regions);
@@ -66,29 +69,30 @@ int image_files_init(struct image_files *files, struct store *store, unsigned n_
 void image_files_deinit(struct image_files *files) {
         for (unsigned i = 0; i < files->n_regions; i++) {
                 free(files->regions[i].name);
+                free(files->regions[i].entries);
                 cleanup_close_p(&files->regions[i].image);
                 cleanup_close_p(&files->regions[i].sums);
         }
         free(files->regions);
+        image_parent_close(&files->parent);
         if (files->directory >= 0) {
                 close(files->directory);
                 store_tree_remove(files->store->work, files->work_name);
         }
 }
 
-static int create_file(struct image_files *files, const char *name, const char *suffix, uint64_t bytes, int flags,
+/* Empty, also where it was there before. */
+static int create_file(struct image_files *files, const char *name, const char *suffix, int flags,
                        struct error *error) {
         CLEANUP_CLOSE int fd = -1;
         char file[FILE_NAME_BYTES];
 
         snprintf(file, sizeof(file), "%s%s", name, suffix);
-        fd = openat(files->directory, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
+        fd = openat(files->directory, file, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
         if (fd < 0 && errno == EINVAL && flags)
-                fd = openat(files->directory, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+                fd = openat(files->directory, file, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0)
                 return image_files_failed(files, "create", name, suffix, errno, error);
-        if (ftruncate(fd, (off_t) bytes) < 0)
-                return image_files_failed(files, "set the size of", name, suffix, errno, error);
         return steal_fd(&fd);
 }
 
@@ -107,25 +111,98 @@ static int write_all(int fd, const void *data, size_t bytes, off_t offset) {
         return 0;
 }
 
+/* Whose region the parent has under this name: image_parent_open() has seen that it has one. */
+static const struct manifest_region *parent_region(const struct image_files *files, const struct image_region *region) {
+        const struct manifest *manifest = files->parent.found.manifest;
+
+        for (unsigned i = 0; i < manifest->n_regions; i++)
+                if (!strcmp(manifest->regions[i].name, region->name))
+                        return &manifest->regions[i];
+        return NULL;
+}
+
+/* Have a new file share all that a file of the parent has. Return: 0 or -errno. */
+static int share_file(struct image_files *files, const struct image_region *region, const char *suffix, int fd) {
+        struct error error = { .kind = ERROR_NONE };
+        CLEANUP_CLOSE int from =
+                store_open_regular(files->store, files->parent.found.directory, region->name, suffix, 0, &error);
+
+        if (from < 0)
+                return -EIO;
+        return ioctl(fd, FICLONE, from) < 0 ? -errno : 0;
+}
+
+static int create_pages(struct image_files *files, struct image_region *region, struct error *error) {
+        region->image = create_file(files, region->name, LIVESNAP_PAGES_SUFFIX, O_DIRECT, error);
+        if (region->image < 0)
+                return -1;
+        region->sums = create_file(files, region->name, LIVESNAP_MAP_SUFFIX, 0, error);
+        return region->sums < 0 ? -1 : 0;
+}
+
+/* Before the files have a size: the last block of a file can be shared only where the other one ends with it, too. */
+static int share_region(struct image_files *files, struct image_region *region, struct error *error) {
+        int r = share_file(files, region, LIVESNAP_IMAGE_SUFFIX, region->image);
+
+        if (r == 0)
+                r = share_file(files, region, LIVESNAP_SUMS_SUFFIX, region->sums);
+        if (r < 0)
+                return image_files_failed(files, "share the parent's data with", region->name, LIVESNAP_IMAGE_SUFFIX,
+                                          -r, error);
+        region->sums_digest = parent_region(files, region)->sums_digest;
+        return 0;
+}
+
 static int create_region(struct image_files *files, struct image_region *region, struct error *error) {
         struct livesnap_sums_header header;
         int r;
 
-        /* Whole pages until the end: O_DIRECT writes no less, and a write behind the end is slower than one before it.
-         */
-        region->image = create_file(files, region->name, LIVESNAP_IMAGE_SUFFIX,
-                                    sums_pages(region->bytes) * LIVESNAP_FORMAT_PAGE_BYTES, O_DIRECT, error);
+        if (files->delta)
+                return create_pages(files, region, error);
+        region->image = create_file(files, region->name, LIVESNAP_IMAGE_SUFFIX, O_DIRECT, error);
         if (region->image < 0)
                 return -1;
-        region->sums = create_file(files, region->name, LIVESNAP_SUMS_SUFFIX,
-                                   sums_block_offset(sums_blocks(region->bytes)), 0, error);
-        if (region->sums < 0)
+        region->sums = create_file(files, region->name, LIVESNAP_SUMS_SUFFIX, 0, error);
+        if (region->sums < 0 || (files->parent.name && share_region(files, region, error) < 0))
                 return -1;
+        /* Whole pages until the end: O_DIRECT writes no less, and a write behind the end is slower than one before it.
+         */
+        if (ftruncate(region->image, (off_t) (sums_pages(region->bytes) * LIVESNAP_FORMAT_PAGE_BYTES)) < 0)
+                return image_files_failed(files, "set the size of", region->name, LIVESNAP_IMAGE_SUFFIX, errno, error);
+        if (ftruncate(region->sums, (off_t) sums_block_offset(sums_blocks(region->bytes))) < 0)
+                return image_files_failed(files, "set the size of", region->name, LIVESNAP_SUMS_SUFFIX, errno, error);
         sums_header_init(&header, region->name, region->bytes, files->uuid);
         r = write_all(region->sums, &header, sizeof(header), 0);
         if (r < 0)
                 return image_files_failed(files, "write", region->name, LIVESNAP_SUMS_SUFFIX, -r, error);
         return 0;
+}
+
+/* Can files of the store share data? Asked with the parent's first sums, which every filesystem lays out by itself. */
+static bool can_share(struct image_files *files) {
+        struct error error = { .kind = ERROR_NONE };
+        CLEANUP_CLOSE int fd = -1;
+        int r;
+
+        if (files->parent.found.manifest->delta)
+                return false;
+        fd = create_file(files, files->regions[0].name, LIVESNAP_SUMS_SUFFIX, 0, &error);
+        r = fd < 0 ? -EIO : share_file(files, &files->regions[0], LIVESNAP_SUMS_SUFFIX, fd);
+        if (r < 0) {
+                char file[FILE_NAME_BYTES];
+
+                snprintf(file, sizeof(file), "%s%s", files->regions[0].name, LIVESNAP_SUMS_SUFFIX);
+                (void) unlinkat(files->directory, file, 0);
+        }
+        return r == 0;
+}
+
+static uint64_t total_pages(const struct image_files *files) {
+        uint64_t pages = 0;
+
+        for (unsigned i = 0; i < files->n_regions; i++)
+                pages += sums_pages(files->regions[i].bytes);
+        return pages;
 }
 
 int image_files_create(struct image_files *files, struct error *error) {
@@ -137,6 +214,14 @@ int image_files_create(struct image_files *files, struct error *error) {
                 image_files_failed(files, "open", "", "", errno, error);
                 unlinkat(files->store->work, files->work_name, AT_REMOVEDIR);
                 return -1;
+        }
+        if (files->parent.name) {
+                files->delta = !can_share(files);
+                files->pages_zero = files->delta ? 0
+                                                 : (uint64_t) json_integer_value(json_object_get(
+                                                           files->parent.found.manifest->json, "pages_zero"));
+        } else {
+                files->pages_zero = total_pages(files);
         }
         for (unsigned i = 0; i < files->n_regions; i++)
                 if (create_region(files, &files->regions[i], error) < 0)
@@ -162,24 +247,34 @@ int image_files_write_sums(struct image_files *files, unsigned region_index, uin
 int image_files_read_sums(struct image_files *files, unsigned region_index, uint64_t block, uint64_t *ret_sums,
                           struct error *error) {
         const struct image_region *region = &files->regions[region_index];
-        size_t done = 0;
+        ssize_t n = pread(region->sums, ret_sums, LIVESNAP_SUMS_BLOCK_BYTES, (off_t) sums_block_offset(block));
 
-        while (done < LIVESNAP_SUMS_BLOCK_BYTES) {
-                ssize_t n = pread(region->sums, (uint8_t *) ret_sums + done, LIVESNAP_SUMS_BLOCK_BYTES - done,
-                                  (off_t) (sums_block_offset(block) + done));
+        if (n != LIVESNAP_SUMS_BLOCK_BYTES)
+                return image_files_failed(files, "read", region->name, LIVESNAP_SUMS_SUFFIX, n < 0 ? errno : EIO,
+                                          error);
+        return 0;
+}
 
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return image_files_failed(files, "read", region->name, LIVESNAP_SUMS_SUFFIX,
-                                                  n < 0 ? errno : EIO, error);
-                done += (size_t) n;
-        }
+int image_files_replace_sums(struct image_files *files, unsigned region, uint64_t block, const uint64_t *old,
+                             const uint64_t *sums, struct error *error) {
+        files->regions[region].sums_digest -= checksum_block(old, block);
+        return image_files_write_sums(files, region, block, sums, error);
+}
+
+int image_files_punch(struct image_files *files, unsigned region_index, uint64_t page, struct error *error) {
+        const struct image_region *region = &files->regions[region_index];
+
+        if (fallocate(region->image, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t) (page * LIVESNAP_FORMAT_PAGE_BYTES), LIVESNAP_FORMAT_PAGE_BYTES) < 0)
+                return image_files_failed(files, "punch a hole into", region->name, LIVESNAP_IMAGE_SUFFIX, errno,
+                                          error);
         return 0;
 }
 
 /* Images and sums alternate. */
-static const char *fsync_suffix(unsigned file) {
+static const char *fsync_suffix(const struct image_files *files, unsigned file) {
+        if (files->delta)
+                return file % 2 ? LIVESNAP_MAP_SUFFIX : LIVESNAP_PAGES_SUFFIX;
         return file % 2 ? LIVESNAP_SUMS_SUFFIX : LIVESNAP_IMAGE_SUFFIX;
 }
 
@@ -188,8 +283,8 @@ static int fsync_complete(struct image_files *files, struct image_io *io, struct
         int r = 0;
 
         if (op->result < 0)
-                r = image_files_failed(files, "make durable", files->regions[op->id / 2].name, fsync_suffix(op->id),
-                                       -op->result, error);
+                r = image_files_failed(files, "make durable", files->regions[op->id / 2].name,
+                                       fsync_suffix(files, op->id), -op->result, error);
         image_io_put(io, op);
         return r;
 }
@@ -216,9 +311,35 @@ static int fsync_all(struct image_files *files, struct image_io *io, struct erro
         return r;
 }
 
+/* Through the page cache, like the sums. */
+static int write_map(struct image_files *files, struct image_region *region, struct error *error) {
+        struct manifest_region described = { .name = region->name, .bytes = region->bytes };
+        struct livesnap_map_header header;
+        int r;
+
+        region->n_entries = map_arrange(region->entries, region->n_entries);
+        region->map_digest = map_digest(region->entries, region->n_entries);
+        described.n_pages = region->n_entries;
+        described.pages_stored = region->pages_stored;
+        map_header_init(&header, &described, files->uuid);
+        r = write_all(region->sums, &header, sizeof(header), 0);
+        if (r == 0)
+                r = write_all(region->sums, region->entries, region->n_entries * sizeof(*region->entries),
+                              LIVESNAP_MAP_HEADER_BYTES);
+        if (r < 0)
+                return image_files_failed(files, "write", region->name, LIVESNAP_MAP_SUFFIX, -r, error);
+        return 0;
+}
+
 int image_files_settle(struct image_files *files, struct image_io *io, struct error *error) {
         for (unsigned i = 0; i < files->n_regions; i++) {
-                const struct image_region *region = &files->regions[i];
+                struct image_region *region = &files->regions[i];
+
+                if (files->delta) {
+                        if (write_map(files, region, error) < 0)
+                                return -1;
+                        continue;
+                }
 
                 if (region->bytes % LIVESNAP_FORMAT_PAGE_BYTES && ftruncate(region->image, (off_t) region->bytes) < 0)
                         return image_files_failed(files, "set the size of", region->name, LIVESNAP_IMAGE_SUFFIX, errno,
@@ -228,7 +349,7 @@ int image_files_settle(struct image_files *files, struct image_io *io, struct er
 }
 
 int image_files_write_manifest(struct image_files *files, const char *text, size_t bytes, struct error *error) {
-        CLEANUP_CLOSE int fd = create_file(files, LIVESNAP_MANIFEST_NAME, "", 0, 0, error);
+        CLEANUP_CLOSE int fd = create_file(files, LIVESNAP_MANIFEST_NAME, "", 0, error);
         int r;
 
         if (fd < 0)
@@ -241,8 +362,25 @@ int image_files_write_manifest(struct image_files *files, const char *text, size
         return 0;
 }
 
+static int move_in_delta(struct image_files *files, const char *domain, const char *name, struct error *error) {
+        int r = -1;
+
+        pthread_mutex_lock(&files->store->chains);
+        if (image_parent_is_there(files->store, domain, &files->parent))
+                r = store_move_in(files->store, files->work_name, domain, name, error);
+        else
+                error_set(error, ERROR_NO_SUCH_SNAPSHOT,
+                          "snapshot %s/%s was deleted while an increment on it was being taken: take it again", domain,
+                          files->parent.name);
+        pthread_mutex_unlock(&files->store->chains);
+        return r;
+}
+
 int image_files_publish(struct image_files *files, const char *domain, const char *name, struct error *error) {
-        if (store_move_in(files->store, files->work_name, domain, name, error) < 0)
+        int r = files->delta ? move_in_delta(files, domain, name, error)
+                             : store_move_in(files->store, files->work_name, domain, name, error);
+
+        if (r < 0)
                 return -1;
         close(files->directory);
         files->directory = -1;

@@ -32,7 +32,7 @@ struct pool {
         uint32_t n_chunks;
         uint32_t n_shares;
         struct chunk *chunks;
-        uint64_t *chunk_pages; /* CHUNK_PAGES for each chunk */
+        uint64_t *pages; /* of the chunks, CHUNK_PAGES each */
         struct chunk_list free_chunks;
 };
 
@@ -59,8 +59,8 @@ static int pool_make_tables(struct pool *pool) {
         pool->links = calloc(pool->n_slots, sizeof(*pool->links));
         pool->notes = calloc(pool->n_slots, sizeof(*pool->notes));
         pool->chunks = calloc(pool->n_chunks, sizeof(*pool->chunks));
-        pool->chunk_pages = calloc((size_t) pool->n_chunks * CHUNK_PAGES, sizeof(*pool->chunk_pages));
-        if (!pool->links || !pool->notes || !pool->chunks || !pool->chunk_pages)
+        pool->pages = calloc((size_t) pool->n_chunks * CHUNK_PAGES, sizeof(*pool->pages));
+        if (!pool->links || !pool->notes || !pool->chunks || !pool->pages)
                 return -ENOMEM;
 
         for (uint32_t i = 0; i < pool->n_slots; i++)
@@ -72,8 +72,8 @@ static int pool_make_tables(struct pool *pool) {
                 struct chunk *chunk = &pool->chunks[i];
 
                 chunk->slot = i;
+                chunk->pages = pool->pages + (uint64_t) i * CHUNK_PAGES;
                 chunk->data = pool->memory + (uint64_t) pool->n_slots * POOL_SLOT_BYTES + (uint64_t) i * CHUNK_BYTES;
-                chunk->pages = pool->chunk_pages + (size_t) i * CHUNK_PAGES;
                 STAILQ_INSERT_TAIL(&pool->free_chunks, chunk, link);
         }
         return 0;
@@ -120,7 +120,7 @@ void pool_free(struct pool *pool) {
         free(pool->links);
         free(pool->notes);
         free(pool->chunks);
-        free(pool->chunk_pages);
+        free(pool->pages);
         pthread_cond_destroy(&pool->returned);
         pthread_mutex_destroy(&pool->lock);
         free(pool);

@@ -147,8 +147,10 @@ int store_new(const char *path, struct store **ret, struct error *error) {
         if (!store)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         store->root = store->work = store->lock = -1;
+        pthread_mutex_init(&store->chains, NULL);
         r = store_threads_new(store, close_all, &store->threads);
         if (r < 0) {
+                pthread_mutex_destroy(&store->chains);
                 free(store);
                 return error_set(error, ERROR_INTERNAL, "cannot start the threads of the store: %s", strerror(-r));
         }
@@ -170,6 +172,7 @@ void store_free(struct store *store) {
         if (!store)
                 return;
         store_threads_free(store->threads);
+        pthread_mutex_destroy(&store->chains);
         free(store->path);
         free(store);
 }

@@ -84,8 +84,8 @@ struct store_opened {
         struct store_opened_region {
                 char *name;
                 uint64_t bytes;
-                int image;
-                int sums;
+                int image; /* of a delta: its pages */
+                int sums;  /* of a delta: its map */
         } * regions;
 };
 

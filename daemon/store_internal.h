@@ -4,6 +4,7 @@
 
 /* What the files of the store and the image writer share, and nobody else. On the store's threads only. */
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "daemon/store.h"
@@ -20,6 +21,8 @@ struct store {
         int work;                      /* STORE_WORK_NAME */
         int lock;                      /* STORE_LOCK_NAME; held for as long as it is open */
         atomic_uint next_work;         /* makes names in the work directory unique */
+        /* Held while an increment is published, and while it is seen that nothing builds on what is to be deleted. */
+        pthread_mutex_t chains;
 };
 
 /** store_work_name() - a name that nothing in the work directory has had yet */

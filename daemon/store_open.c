@@ -34,18 +34,21 @@ int store_open_regular(const struct store *store, int directory, const char *reg
         return steal_fd(&fd);
 }
 
-static int open_region(const struct store *store, int directory, const struct manifest_region *region,
+static int open_region(const struct store *store, const struct store_found *found, const struct manifest_region *region,
                        struct store_opened *opened, struct error *error) {
         struct store_opened_region *entry = &opened->regions[opened->n_regions++];
+        bool delta = found->manifest->delta;
 
         *entry = (struct store_opened_region){ .bytes = region->bytes, .image = -1, .sums = -1 };
         entry->name = strdup(region->name);
         if (!entry->name)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
-        entry->image = store_open_regular(store, directory, region->name, LIVESNAP_IMAGE_SUFFIX, 0, error);
+        entry->image = store_open_regular(store, found->directory, region->name,
+                                          delta ? LIVESNAP_PAGES_SUFFIX : LIVESNAP_IMAGE_SUFFIX, 0, error);
         if (entry->image < 0)
                 return -1;
-        entry->sums = store_open_regular(store, directory, region->name, LIVESNAP_SUMS_SUFFIX, 0, error);
+        entry->sums = store_open_regular(store, found->directory, region->name,
+                                         delta ? LIVESNAP_MAP_SUFFIX : LIVESNAP_SUMS_SUFFIX, 0, error);
         return entry->sums < 0 ? -1 : 0;
 }
 
@@ -63,7 +66,7 @@ int store_open(struct store *store, const char *domain, const char *name, const 
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         for (unsigned i = 0; i < found.manifest->n_regions; i++)
                 if (!region_or_null || !strcmp(region_or_null, found.manifest->regions[i].name))
-                        if (open_region(store, found.directory, &found.manifest->regions[i], &opened, error) < 0)
+                        if (open_region(store, &found, &found.manifest->regions[i], &opened, error) < 0)
                                 return -1;
         if (region_or_null && opened.n_regions == 0)
                 return error_set(error, ERROR_NO_SUCH_REGION,

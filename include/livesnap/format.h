@@ -3,14 +3,23 @@
 #define LIVESNAP_FORMAT_H
 
 /*
- * What a snapshot is on disk, version 1.
+ * What a snapshot is on disk, version 2.
  *
  *     STORE/DOMAIN/NAME/manifest.json      who, when, which regions, figures; a checksum of itself
  *                       REGION.mem         the region's bytes at their own offsets
  *                       REGION.sum         a checksum of each of its pages
  *
+ * An increment has the same files where its filesystem can share them with those of its parent (reflink). Elsewhere it
+ * is a delta, which has instead only the pages that were written since its parent:
+ *
+ *                       REGION.pages       these pages, one behind the other
+ *                       REGION.map         which they are, and a checksum of each
+ *
+ * To read a delta take each page from the newest of the snapshot, its parent, its parent's parent ... that has it. The
+ * last of them is whole.
+ *
  * DOMAIN, NAME and REGION are 1 to 128 characters of A-Z a-z 0-9 . _ : @ + - and do not start with '.' or '-'.
- * All integers in REGION.sum are little-endian.
+ * All integers in REGION.sum and REGION.map are little-endian.
  *
  * REGION.mem
  *
@@ -38,19 +47,36 @@
  *     over all blocks that are not all zero. It does not depend on the order in which blocks are written, and it is
  * kept in the manifest, which so vouches for the sums as they do for the image.
  *
+ * REGION.pages, REGION.map
+ *
+ *     0         +-----------------------------------------------+
+ *               | struct livesnap_map_header, 4096 bytes        |
+ *     4096      +-----------------------------------------------+
+ *               | struct livesnap_map_entry, 24 bytes           |
+ *               | the next one, of a higher page                |
+ *               :                                               :
+ *               +-----------------------------------------------+
+ *
+ *     An entry says where in REGION.pages its page is, counted in pages, and has its sum, as in REGION.sum. A page that
+ * is all zero has the sum 0 and is not in REGION.pages. The order in REGION.pages is the one in which they were saved.
+ *
+ *     The digest of a REGION.map is the XXH3-64 (seed 0) of all its entries.
+ *
  * manifest.json
  *
  *     One JSON object. Readers ignore members that they do not know.
  *
  *     format          "livesnap-snapshot"
- *     version         1; the version of the writer's format
- *     compatible      1; the oldest version whose readers understand this snapshot
- *     uuid            as in the headers of its REGION.sum
- *     hash            "xxh3-64"
- *     page_bytes      4096; what a sum covers
- *     kernel          release of the kernel that it was taken on
- *     regions         an array; each with name, bytes, mappings, and sums_digest (16 hexadecimal digits)
- *     snapshot, created, uid, guarantee, arm_us, hold_us, duration_us, pages_fault, pages_sweep, pages_zero,
+ *     version         2; the version of the writer's format
+ *     compatible      1, of a delta 2; the oldest version whose readers understand this snapshot
+ *     uuid            as in the headers of its REGION.sum or REGION.map
+ *     content         16 hexadecimal digits that stand for what the snapshot holds: a hash of the digests below and of
+ * the parent's. It stays the same when a delta is made whole. delta           true for a delta; may be absent parent of
+ * an increment: an object with name (in the same DOMAIN), uuid, content and depth, the number of snapshots that it
+ * needs itself; may be absent hash            "xxh3-64" page_bytes      4096; what a sum covers kernel          release
+ * of the kernel that it was taken on regions         an array; each with name, bytes, mappings, and sums_digest (16
+ * hexadecimal digits), or in a delta map_digest instead, pages (entries of REGION.map) and pages_stored (pages in
+ * REGION.pages) snapshot, created, uid, guarantee, arm_us, hold_us, duration_us, pages_fault, pages_sweep, pages_zero,
  *     bytes_written, fault_us, throttled_us, pool_peak_bytes, warnings
  *                     as in the type Snapshot of io.livesnap, livesnap-api(7); duration_us ends where the images were
  *                     durable, before the manifest itself was written
@@ -60,8 +86,10 @@
 
 #include <stdint.h>
 
-#define LIVESNAP_FORMAT_VERSION 1
+#define LIVESNAP_FORMAT_VERSION 2
 #define LIVESNAP_FORMAT_COMPATIBLE 1
+#define LIVESNAP_FORMAT_COMPATIBLE_DELTA 2
+#define LIVESNAP_FORMAT_DEPTH_MAX 100 /* snapshots that a delta needs, at most */
 
 #define LIVESNAP_FORMAT_HASH "xxh3-64"
 #define LIVESNAP_FORMAT_PAGE_BYTES 4096
@@ -71,6 +99,8 @@
 
 #define LIVESNAP_IMAGE_SUFFIX ".mem"
 #define LIVESNAP_SUMS_SUFFIX ".sum"
+#define LIVESNAP_PAGES_SUFFIX ".pages"
+#define LIVESNAP_MAP_SUFFIX ".map"
 #define LIVESNAP_MANIFEST_NAME "manifest.json"
 
 #define LIVESNAP_MANIFEST_FORMAT "livesnap-snapshot"
@@ -99,5 +129,34 @@ struct livesnap_sums_header {
 };
 
 _Static_assert(sizeof(struct livesnap_sums_header) == LIVESNAP_SUMS_HEADER_BYTES, "the header is one block");
+
+#define LIVESNAP_MAP_MAGIC "LSNAPMAP"
+#define LIVESNAP_MAP_HEADER_BYTES 4096
+
+struct livesnap_map_header {
+        char magic[8];            /*    0 LIVESNAP_MAP_MAGIC, no terminator */
+        uint32_t version;         /*    8 LIVESNAP_FORMAT_VERSION of the writer */
+        uint32_t compatible;      /*   12 the oldest version whose readers understand it */
+        uint32_t header_bytes;    /*   16 LIVESNAP_MAP_HEADER_BYTES */
+        uint32_t page_bytes;      /*   20 LIVESNAP_FORMAT_PAGE_BYTES */
+        uint64_t pages;           /*   24 entries that follow */
+        uint64_t region_bytes;    /*   32 exact size of the region */
+        uint8_t uuid[16];         /*   40 of the snapshot, as in the manifest */
+        char hash[16];            /*   56 LIVESNAP_FORMAT_HASH, the rest zero */
+        char region[128];         /*   72 name of the region, the rest zero */
+        uint64_t pages_stored;    /*  200 pages in REGION.pages */
+        uint8_t zero[4096 - 216]; /*  208 */
+        uint64_t checksum;        /* 4088 XXH3-64 (seed 0) of the 4088 bytes before it */
+};
+
+_Static_assert(sizeof(struct livesnap_map_header) == LIVESNAP_MAP_HEADER_BYTES, "the header is one block");
+
+struct livesnap_map_entry {
+        uint64_t page;     /*  0 number of the page in the region */
+        uint64_t sum;      /*  8 as in REGION.sum; 0: the page is all zero */
+        uint64_t position; /* 16 where in REGION.pages it is, in pages; 0 if it is all zero */
+};
+
+_Static_assert(sizeof(struct livesnap_map_entry) == 24, "an entry is as it is in the file");
 
 #endif

@@ -151,7 +151,7 @@ static void test_hostile(void **state) {
         json_decref(made);
 
         refused(with("format", json_string("other")), "not the manifest");
-        refused(with("compatible", json_integer(2)), "newer livesnap");
+        refused(with("compatible", json_integer(3)), "newer livesnap");
         refused(with("hash", json_string("md5")), "does not know");
         refused(with("page_bytes", json_integer(16384)), "does not know");
         refused(with("uuid", json_string("")), "uuid");

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Chains of increments: each member reads back as what it was, a flipped bit is found, and parents stay. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/checksum.h"
+#include "common/cleanup.h"
+#include "daemon/image_writer.h"
+#include "daemon/store_layers.h"
+#include "snapshot_fixture.h"
+
+#define PAGES (3 * CHUNK_PAGES + 2)
+#define BYTES (PAGES * 4096ULL - 1000)
+#define MEMBERS 12
+
+/* What memory holds: of each page the version that was written last; 0: it is zero. */
+struct model {
+        uint32_t pages[PAGES];
+};
+
+struct state {
+        char *directory;
+        struct store *store;
+        struct model now;
+        struct model members[MEMBERS];
+        uint8_t uuids[MEMBERS][16];
+        uint32_t version;
+};
+
+static void fill_page(uint8_t *page, uint64_t index, uint32_t version) {
+        memset(page, 0, CHUNK_PAGE_BYTES);
+        for (unsigned i = 0; version && i < CHUNK_PAGE_BYTES; i++)
+                page[i] = (uint8_t) (index * 7 + version * 13 + i * (version | 1));
+        if (version)
+                page[0] = (uint8_t) version | 1;
+        /* What the region has not of its last page. */
+        if (index == PAGES - 1)
+                memset(page + CHUNK_PAGE_BYTES - 1000, 0, 1000);
+}
+
+static int setup(void **state) {
+        struct state *s = calloc(1, sizeof(*s));
+
+        s->directory = fixture_directory();
+        s->store = fixture_store(s->directory);
+        *state = s;
+        return 0;
+}
+
+static int teardown(void **state) {
+        struct state *s = *state;
+
+        store_free(s->store);
+        fixture_remove(s->directory);
+        free(s);
+        return 0;
+}
+
+static void release(void *data, struct chunk *chunk) {
+        free(chunk->data);
+        free(chunk->pages);
+        free(chunk);
+}
+
+static struct chunk *new_chunk(void) {
+        struct chunk *chunk = calloc(1, sizeof(*chunk));
+
+        chunk->data = aligned_alloc(4096, CHUNK_BYTES);
+        chunk->pages = calloc(CHUNK_PAGES, sizeof(*chunk->pages));
+        assert_true(chunk->data && chunk->pages);
+        return chunk;
+}
+
+static struct image_writer *open_writer(struct state *s, const char *name, const char *parent, const uint8_t *uuid) {
+        const struct image_writer_region region = { "ram", BYTES };
+        const struct image_writer_spec spec = {
+                .domain = "vm",
+                .name = name,
+                .parent = parent,
+                .parent_uuid = uuid,
+                .n_regions = 1,
+                .regions = &region,
+                .release = release,
+        };
+        struct error error = { 0 };
+        struct image_writer *writer;
+
+        if (image_writer_new(s->store, &spec, &writer, &error) < 0)
+                fail_msg("%s", error.message);
+        return writer;
+}
+
+static void submit_all(struct image_writer *writer, const struct model *model) {
+        for (uint64_t at = 0; at < PAGES; at += CHUNK_PAGES) {
+                struct chunk *chunk = new_chunk();
+
+                chunk->index = at / CHUNK_PAGES;
+                chunk->bytes = (uint32_t) (BYTES - at * 4096 < CHUNK_BYTES ? BYTES - at * 4096 : CHUNK_BYTES);
+                for (unsigned i = 0; i < CHUNK_PAGES && at + i < PAGES; i++)
+                        fill_page(chunk->data + (size_t) i * 4096, at + i, model->pages[at + i]);
+                image_writer_submit(writer, chunk);
+        }
+}
+
+static void submit_pages(struct image_writer *writer, const struct model *model, const bool *wanted) {
+        struct chunk *chunk = new_chunk();
+
+        for (uint64_t page = 0; page < PAGES; page++) {
+                if (!wanted[page])
+                        continue;
+                fill_page(chunk->data + (size_t) chunk->n_pages * 4096, page, model->pages[page]);
+                /* What is behind the end of the region is the writer's to make zero. */
+                if (page == PAGES - 1)
+                        memset(chunk->data + (size_t) (chunk->n_pages + 1) * 4096 - 1000, 0xee, 1000);
+                chunk->pages[chunk->n_pages++] = page;
+                if (chunk->n_pages == CHUNK_PAGES) {
+                        image_writer_submit(writer, chunk);
+                        chunk = new_chunk();
+                }
+        }
+        if (chunk->n_pages)
+                image_writer_submit(writer, chunk);
+        else
+                release(NULL, chunk);
+}
+
+static json_t *publish(struct image_writer *writer) {
+        json_t *figures = fixture_figures(1), *snapshot;
+        struct error error = { 0 };
+
+        if (image_writer_flush(writer, &error) < 0 || image_writer_publish(writer, figures, 0, &snapshot, &error) < 0)
+                fail_msg("%s", error.message);
+        json_decref(figures);
+        image_writer_free(writer);
+        return snapshot;
+}
+
+/* Write some pages anew, some of them as zero, and note which. */
+static void scribble(struct state *s, bool *wanted, unsigned n) {
+        for (; n > 0; n--) {
+                unsigned page = (unsigned) rand() % PAGES;
+
+                wanted[page] = true;
+                s->now.pages[page] = rand() % 4 ? ++s->version : 0;
+        }
+        wanted[PAGES - 1] = true;
+        s->now.pages[PAGES - 1] = ++s->version;
+}
+
+/* @again: some pages come twice, as they do where a snapshot is taken in rounds. */
+static void take(struct state *s, unsigned member, bool again) {
+        char name[16], parent[16];
+        bool wanted[PAGES] = { 0 };
+        struct image_writer *writer;
+        json_t *snapshot;
+
+        snprintf(name, sizeof(name), "m%u", member);
+        snprintf(parent, sizeof(parent), "m%u", member - 1);
+        scribble(s, wanted, member == 0 ? 800 : 100);
+        writer = open_writer(s, name, member ? parent : NULL, member ? s->uuids[member - 1] : NULL);
+        assert_null(image_writer_full_reason(writer));
+        image_writer_get_uuid(writer, s->uuids[member]);
+        if (member == 0) {
+                submit_all(writer, &s->now);
+        } else {
+                submit_pages(writer, &s->now, wanted);
+        }
+        if (member && again) {
+                struct error error = { 0 };
+
+                assert_int_equal(image_writer_flush(writer, &error), 0);
+                memset(wanted, 0, sizeof(wanted));
+                scribble(s, wanted, 20);
+                submit_pages(writer, &s->now, wanted);
+        }
+        snapshot = publish(writer);
+        assert_string_equal(json_string_value(json_object_get(snapshot, "kind")), member ? "increment" : "full");
+        json_decref(snapshot);
+        s->members[member] = s->now;
+}
+
+struct reading {
+        struct state *s;
+        unsigned member;
+        bool only_sums;
+        struct error error;
+        int result;
+};
+
+static void check_chunk(const struct reading *reading, const struct image_chunk *chunk, bool *seen) {
+        const struct model *model = &reading->s->members[reading->member];
+        uint8_t expected[CHUNK_PAGE_BYTES];
+
+        for (unsigned i = 0; i < chunk->pages; i++) {
+                uint64_t page = chunk->offset / 4096 + i;
+
+                fill_page(expected, page, model->pages[page]);
+                assert_int_equal(chunk->sums[i], checksum_page(expected));
+                if (!reading->only_sums)
+                        assert_memory_equal(chunk->data + (size_t) i * 4096, expected, 4096);
+                seen[page] = true;
+        }
+}
+
+static void read_member(struct store *store, void *data) {
+        CLEANUP(store_layers_close) struct store_layers layers = { 0 };
+        struct reading *reading = data;
+        struct chain_reader *reader = NULL;
+        int fds[2 * CHAIN_LAYERS_MAX];
+        struct image_chunk chunk;
+        bool seen[PAGES] = { 0 };
+        char name[16];
+
+        snprintf(name, sizeof(name), "m%u", reading->member);
+        reading->result = store_layers_open(store, "vm", name, 0, "read", &layers, &reading->error);
+        if (reading->result < 0)
+                return;
+        reading->result = store_layers_read(store, &layers, 0, reading->only_sums, fds, &reader, &reading->error);
+        while (reading->result >= 0 && (reading->result = chain_reader_next(reader, &chunk, &reading->error)) > 0)
+                check_chunk(reading, &chunk, seen);
+        chain_reader_free(reader);
+        store_layers_close_fds(fds);
+        for (unsigned page = 0; reading->result == 0 && page < PAGES; page++)
+                assert_true(seen[page] || !reading->s->members[reading->member].pages[page]);
+}
+
+static void test_each_member_is_what_it_was(void **state) {
+        struct state *s = *state;
+
+        for (unsigned i = 0; i < MEMBERS; i++)
+                take(s, i, i % 2);
+        for (unsigned i = 0; i < 2 * MEMBERS; i++) {
+                struct reading reading = { .s = s, .member = i / 2, .only_sums = i % 2 };
+                struct error error = { 0 };
+                char name[16];
+
+                fixture_on_store(s->store, read_member, &reading);
+                if (reading.result < 0)
+                        fail_msg("member %u: %s", i / 2, reading.error.message);
+                snprintf(name, sizeof(name), "m%u", i / 2);
+                if (fixture_verify(s->store, "vm", name, &error) < 0)
+                        fail_msg("%s", error.message);
+        }
+}
+
+static void flip(const char *path, off_t offset, uint8_t mask) {
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        uint8_t byte;
+
+        assert_true(fd >= 0);
+        assert_int_equal(pread(fd, &byte, 1, offset), 1);
+        byte ^= mask;
+        assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
+        close(fd);
+}
+
+/* In each file of a delta, and in those of what it builds on. */
+static void test_flipped_bits_are_found(void **state) {
+        static const char *const files[] = { "m2/ram.pages", "m2/ram.map", "m2/manifest.json", "m1/ram.pages",
+                                             "m1/ram.map",   "m0/ram.mem", "m0/ram.sum",       "m1/manifest.json" };
+        struct state *s = *state;
+        struct error error = { 0 };
+
+        for (unsigned i = 0; i < 3; i++)
+                take(s, i, false);
+        for (unsigned i = 0; i < 400; i++) {
+                char *path;
+                struct stat status;
+                off_t offset;
+                uint8_t mask = (uint8_t) (1 << rand() % 8);
+
+                assert_true(asprintf(&path, "%s/vm/%s", s->directory, files[i % 8]) > 0);
+                if (stat(path, &status) < 0) { /* the filesystem shares, so there are no deltas */
+                        free(path);
+                        skip();
+                }
+                offset = (off_t) ((uint64_t) rand() % (uint64_t) status.st_size);
+                flip(path, offset, mask);
+                if (fixture_verify(s->store, "vm", "m2", &error) == 0)
+                        fail_msg("bit %#x at %lld of %s", mask, (long long) offset, files[i % 8]);
+                flip(path, offset, mask);
+                free(path);
+        }
+        assert_int_equal(fixture_verify(s->store, "vm", "m2", &error), 0);
+}
+
+static void test_unfit_parents(void **state) {
+        struct state *s = *state;
+        uint8_t other[16] = { 1 };
+        struct image_writer *writer;
+
+        take(s, 0, false);
+        writer = open_writer(s, "x", "m0", other);
+        assert_non_null(strstr(image_writer_full_reason(writer), "not the one"));
+        image_writer_free(writer);
+        writer = open_writer(s, "x", "gone", other);
+        assert_non_null(strstr(image_writer_full_reason(writer), "was deleted"));
+        image_writer_free(writer);
+}
+
+struct deletion {
+        const char *name;
+        struct error error;
+        int result;
+};
+
+static void delete_one(struct store *store, void *data) {
+        struct deletion *deletion = data;
+
+        deletion->result = store_delete(store, "vm", deletion->name, 0, &deletion->error);
+}
+
+/* The parent goes while its child is in the making. */
+static void test_parent_that_vanishes(void **state) {
+        struct deletion deletion = { .name = "m0" };
+        struct state *s = *state;
+        bool wanted[PAGES] = { true };
+        struct image_writer *writer;
+        struct error error = { 0 };
+        json_t *figures = fixture_figures(1), *snapshot = NULL;
+
+        take(s, 0, false);
+        writer = open_writer(s, "x", "m0", s->uuids[0]);
+        submit_pages(writer, &s->now, wanted);
+        fixture_on_store(s->store, delete_one, &deletion);
+        assert_int_equal(deletion.result, 0);
+        if (image_writer_publish(writer, figures, 0, &snapshot, &error) == 0)
+                json_decref(snapshot); /* it shares the parent's data, and needs the parent no more */
+        else
+                assert_non_null(strstr(error.message, "was deleted while"));
+        json_decref(figures);
+        image_writer_free(writer);
+        assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_each_member_is_what_it_was, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_flipped_bits_are_found, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_unfit_parents, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_parent_that_vanishes, setup, teardown),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
