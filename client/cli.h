@@ -59,6 +59,7 @@ struct cli {
 extern const struct cli_command cli_command_doctor;
 extern const struct cli_command cli_command_attach;
 extern const struct cli_command cli_command_detach;
+extern const struct cli_command cli_command_tracking;
 extern const struct cli_command cli_command_domains;
 extern const struct cli_command cli_command_snapshot;
 extern const struct cli_command cli_command_jobs;

@@ -184,3 +184,38 @@ const struct cli_command cli_command_domains = {
         .summary = "List the domains and their regions",
         .run = run_domains,
 };
+
+static int run_tracking(struct cli *cli) {
+        const char *mode = cli->arguments[1];
+        json_t *reply;
+        int status;
+
+        if (strcmp(mode, "off") && strcmp(mode, "sync"))
+                return cli_usage(cli, "'%s' is no way of tracking: off or sync is expected", mode);
+        status = cli_call(cli, "SetTracking", json_pack("{s:s, s:s}", "domain", cli->arguments[0], "mode", mode),
+                          &reply);
+        if (status != CLI_OK)
+                return status;
+        if (cli->json)
+                status = cli_print_json(cli, json_incref(json_object_get(reply, "domain")));
+        else if (strcmp(mode, "off"))
+                printf("writes to domain %s are tracked; the next snapshot is full, those after it can be "
+                       "incremental\n",
+                       cli->arguments[0]);
+        else
+                printf("writes to domain %s are not tracked any more\n", cli->arguments[0]);
+        json_decref(reply);
+        return status;
+}
+
+const struct cli_command cli_command_tracking = {
+        .name = "tracking",
+        .arguments = "DOMAIN off|sync",
+        .min_arguments = 2,
+        .max_arguments = 2,
+        .summary = "Choose how writes are known between snapshots, for increments",
+        .details = "With sync pages stay write-protected after a snapshot, and the first write to each is noted. It "
+                   "costs\n"
+                   "each such write a fault. Setting it anew forgets what was known.",
+        .run = run_tracking,
+};

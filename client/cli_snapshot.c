@@ -44,10 +44,14 @@ static void print_warnings(const json_t *snapshot) {
 static void print_snapshot(const struct livesnap_snapshot *snapshot) {
         double bytes = 0, seconds = (double) snapshot->duration_us / 1e6;
         json_t *json = json_loads(snapshot->json, 0, NULL);
+        const char *parent = json_string_value(json_object_get(json, "parent"));
+        const char *reason = json_string_value(json_object_get(json, "full_reason"));
 
         for (size_t i = 0; i < snapshot->n_regions; i++)
                 bytes += (double) snapshot->regions[i].bytes;
-        printf("%s\n", snapshot->snapshot);
+        printf("%s%s%s\n", snapshot->snapshot, parent ? ", an increment on " : "", parent ? parent : "");
+        if (reason)
+                printf("  full, not an increment: %s\n", reason);
         printf("  frozen at %s; hold %s; guarantee %s\n", cli_format_time(snapshot->created).text,
                cli_format_us((double) snapshot->hold_us).text, snapshot->guarantee);
         printf("  %s in %s (%s/s), %s written\n", cli_format_bytes(bytes).text,
@@ -68,9 +72,10 @@ static void print_snapshot(const struct livesnap_snapshot *snapshot) {
 }
 
 static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
-        json_t *parameters =
-                json_pack("{s:s, s:s*, s:b, s:b}", "domain", cli->arguments[0], "name", cli_get_option(cli, "name"),
-                          "detach", 1, "strict", cli_get_option(cli, "strict") != NULL);
+        json_t *parameters = json_pack("{s:s, s:s*, s:s*, s:b, s:b, s:b}", "domain", cli->arguments[0], "name",
+                                       cli_get_option(cli, "name"), "parent", cli_get_option(cli, "parent"), "detach",
+                                       1, "strict", cli_get_option(cli, "strict") != NULL, "incremental",
+                                       cli_get_option(cli, "incremental") != NULL);
         json_t *reply, *job;
         int status;
 
@@ -92,7 +97,14 @@ static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
 }
 
 static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
-        unsigned flags = cli_get_option(cli, "strict") ? LIVESNAP_SNAPSHOT_STRICT : 0;
+        const struct livesnap_snapshot_options options = {
+                .size = sizeof(options),
+                .name = cli_get_option(cli, "name"),
+                .max_rate = max_rate,
+                .flags = (cli_get_option(cli, "strict") ? LIVESNAP_SNAPSHOT_STRICT : 0) |
+                         (cli_get_option(cli, "incremental") ? LIVESNAP_SNAPSHOT_INCREMENTAL : 0),
+                .parent = cli_get_option(cli, "parent"),
+        };
         struct livesnap_job_callback callback;
         struct cli_follow follow;
         int status;
@@ -100,8 +112,7 @@ static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
         if (cli_connect(cli) != CLI_OK)
                 return CLI_FAILED;
         cli_follow_init(&follow, &callback);
-        if (livesnap_start_snapshot_flags(cli->livesnap, cli->arguments[0], cli_get_option(cli, "name"), max_rate,
-                                          flags, &callback) < 0)
+        if (livesnap_start_snapshot_options(cli->livesnap, cli->arguments[0], &options, &callback) < 0)
                 return cli_fail_library(cli);
         status = cli_follow_wait(cli, &follow);
         if (status == CLI_OK && cli->json)
@@ -132,6 +143,8 @@ const struct cli_command cli_command_snapshot = {
                 (const struct cli_option[]){
                         { "name", "NAME", "its name (default: made from the time)" },
                         { "max-rate", "BYTES", "write at most so many bytes a second (K, M, G)" },
+                        { "incremental", NULL, "save only what was written since the last one, if that is known" },
+                        { "parent", "NAME", "the same, and fail if that was not snapshot NAME" },
                         { "strict", NULL, "fail where there may be untracked writers, rather than warn" },
                         { "detach", NULL, "return as soon as it has begun" },
                         { 0 },

@@ -165,23 +165,36 @@ static json_t *snapshot_parameters(const char *domain, const char *name, uint64_
         return parameters;
 }
 
-int livesnap_start_snapshot_flags(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
-                                  unsigned flags, const struct livesnap_job_callback *callback) {
+int livesnap_start_snapshot_options(struct livesnap *livesnap, const char *domain,
+                                    const struct livesnap_snapshot_options *options,
+                                    const struct livesnap_job_callback *callback) {
         json_t *parameters;
 
-        if (flags & ~LIVESNAP_SNAPSHOT_STRICT) {
+        if (options->size != sizeof(*options) ||
+            (options->flags & ~(LIVESNAP_SNAPSHOT_STRICT | LIVESNAP_SNAPSHOT_INCREMENTAL))) {
                 job_callback_free(callback);
-                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "there is no flag %#x for snapshots", flags);
+                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT,
+                                "options for snapshots of size %zu and with flags %#x are not known", options->size,
+                                options->flags);
         }
-        parameters = snapshot_parameters(domain, name, max_rate, false);
-        if (parameters && (flags & LIVESNAP_SNAPSHOT_STRICT))
+        parameters = snapshot_parameters(domain, options->name, options->max_rate, false);
+        if (parameters && (options->flags & LIVESNAP_SNAPSHOT_STRICT))
                 json_object_set_new(parameters, "strict", json_true());
+        if (parameters && (options->flags & LIVESNAP_SNAPSHOT_INCREMENTAL))
+                json_object_set_new(parameters, "incremental", json_true());
+        if (parameters && options->parent &&
+            json_object_set_new(parameters, "parent", json_string(options->parent)) < 0) {
+                json_decref(parameters);
+                parameters = NULL;
+        }
         return job_start(livesnap, "Snapshot", parameters, true, callback);
 }
 
 int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
                             const struct livesnap_job_callback *callback) {
-        return livesnap_start_snapshot_flags(livesnap, domain, name, max_rate, 0, callback);
+        const struct livesnap_snapshot_options options = { sizeof(options), .name = name, .max_rate = max_rate };
+
+        return livesnap_start_snapshot_options(livesnap, domain, &options, callback);
 }
 
 int livesnap_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
@@ -245,6 +258,21 @@ int livesnap_start_verify(struct livesnap *livesnap, const char *domain, const c
 int livesnap_verify(struct livesnap *livesnap, const char *domain, const char *name,
                     const struct livesnap_job_callback *callback) {
         return job_call(livesnap, "VerifySnapshot", name_parameters(domain, name), false, callback, NULL);
+}
+
+int livesnap_set_tracking(struct livesnap *livesnap, const char *domain, enum livesnap_tracking tracking) {
+        static const char *const modes[] = { "off", "sync" };
+        json_t *parameters;
+        int r;
+
+        if ((size_t) tracking >= sizeof(modes) / sizeof(modes[0]))
+                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "there is no way %d of tracking", (int) tracking);
+        parameters = json_pack("{s:s, s:s}", "domain", domain, "mode", modes[tracking]);
+        if (!parameters)
+                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
+        r = connection_call(livesnap, "SetTracking", parameters, NULL, 0, NULL, NULL);
+        json_decref(parameters);
+        return r;
 }
 
 int livesnap_delete(struct livesnap *livesnap, const char *domain, const char *name) {

@@ -129,6 +129,7 @@ const struct server_method *api_methods(void) {
                 { "io.livesnap.Attach", api_on_attach },
                 { "io.livesnap.Detach", api_on_detach },
                 { "io.livesnap.ListDomains", api_on_list_domains },
+                { "io.livesnap.SetTracking", api_on_set_tracking },
                 { "io.livesnap.Snapshot", api_on_snapshot },
                 { "io.livesnap.ListJobs", api_on_list_jobs },
                 { "io.livesnap.WaitJob", api_on_wait_job },

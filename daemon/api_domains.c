@@ -229,6 +229,56 @@ void api_on_detach(struct call *call, void *context) {
                 call_reply(call, NULL, NULL, 0);
 }
 
+struct api_tracking {
+        enum tracking_mode mode;
+};
+
+/* On the fault thread. */
+static int api_on_tracking(struct fault_thread *thread, void *data) {
+        const struct api_tracking *tracking = data;
+
+        return changes_set_mode(thread, tracking->mode);
+}
+
+static int api_set_tracking(struct api *api, uid_t uid, const char *name, const char *mode, json_t **ret,
+                            struct error *error) {
+        struct registry_entry *entry = registry_find(api->registry, name, uid, error);
+        struct api_tracking tracking = { !strcmp(mode, "sync") ? TRACKING_SYNC : TRACKING_OFF };
+
+        if (!entry)
+                return -1;
+        if (entry->job)
+                return error_set(error, ERROR_BUSY,
+                                 "a snapshot of domain %s is being taken (job %llu): wait until it has ended", name,
+                                 (unsigned long long) entry->job);
+        if (fault_call(entry->thread, api_on_tracking, &tracking) < 0)
+                return error_set(error, ERROR_INTERNAL, "out of memory for the tracking of changes");
+        *ret = registry_entry_json(entry);
+        return 0;
+}
+
+void api_on_set_tracking(struct call *call, void *context) {
+        const char *domain = NULL, *mode = NULL;
+        const struct parameter parameters[] = {
+                { "domain", .required = true, .string = &domain },
+                { "mode", .required = true, .string = &mode },
+                {},
+        };
+        struct error error = { 0 };
+        json_t *json = NULL;
+
+        if (call_read(call, parameters) < 0)
+                return;
+        if (strcmp(mode, "off") && strcmp(mode, "sync")) {
+                call_fail_parameter(call, "mode");
+                return;
+        }
+        if (api_set_tracking(context, call_peer_uid(call), domain, mode, &json, &error) < 0)
+                call_fail(call, &error);
+        else
+                call_reply(call, json_pack("{s:o}", "domain", json), NULL, 0);
+}
+
 void api_on_list_domains(struct call *call, void *context) {
         struct api *api = context;
         const char *domain = NULL;

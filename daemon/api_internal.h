@@ -32,6 +32,7 @@ void api_on_get_userfaultfd_device(struct call *call, void *context);
 void api_on_attach(struct call *call, void *context);
 void api_on_detach(struct call *call, void *context);
 void api_on_list_domains(struct call *call, void *context);
+void api_on_set_tracking(struct call *call, void *context);
 
 /* api_snapshots.c */
 void api_on_snapshot(struct call *call, void *context);

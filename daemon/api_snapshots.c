@@ -67,22 +67,34 @@ static const struct job_kind api_snapshot_kind = {
         .finish = api_snapshot_finish,
 };
 
-static struct job *api_start_snapshot(struct api *api, struct registry_entry *entry, const char *name, uid_t uid,
-                                      uint64_t max_rate, bool strict, struct error *error) {
+/* What the caller wishes. */
+struct api_snapshot_wish {
+        const char *name;
+        const char *parent;
+        uint64_t max_rate;
+        bool incremental;
+        bool strict;
+        bool detach;
+};
+
+static struct job *api_start_snapshot(struct api *api, struct registry_entry *entry,
+                                      const struct api_snapshot_wish *wish, uid_t uid, struct error *error) {
         struct api_snapshot *work;
         struct snapshot_spec spec = {
                 .thread = entry->thread,
                 .pool = api->pool,
                 .store = api->store,
-                .name = name,
+                .name = wish->name,
+                .parent = wish->parent,
                 .uid = uid,
                 .policy = api->config.pool_abort ? POOL_ABORT : POOL_THROTTLE,
-                .strict = strict || entry->domain->strict,
-                .max_rate = max_rate,
+                .incremental = wish->incremental || wish->parent,
+                .strict = wish->strict || entry->domain->strict,
+                .max_rate = wish->max_rate,
                 .max_hold_ns = api->config.max_hold_ms * NSEC_PER_MSEC,
                 .ended = api_snapshot_on_ended,
         };
-        struct job *job = jobs_add(api->jobs, &api_snapshot_kind, entry->domain->name, name, uid, error);
+        struct job *job = jobs_add(api->jobs, &api_snapshot_kind, entry->domain->name, wish->name, uid, error);
 
         if (!job)
                 return NULL;
@@ -105,11 +117,12 @@ static struct job *api_start_snapshot(struct api *api, struct registry_entry *en
         return job;
 }
 
-static struct job *api_find_and_start(struct api *api, const struct call *call, const char *domain, const char *name,
-                                      uint64_t max_rate, bool strict, struct error *error) {
+static struct job *api_find_and_start(struct api *api, const struct call *call, const char *domain,
+                                      const struct api_snapshot_wish *wish, struct error *error) {
         struct registry_entry *entry;
 
-        if (name && name_check("snapshot", name, error) < 0)
+        if ((wish->name && name_check("snapshot", wish->name, error) < 0) ||
+            (wish->parent && name_check("snapshot", wish->parent, error) < 0))
                 return NULL;
         entry = registry_find(api->registry, domain, call_peer_uid(call), error);
         if (!entry)
@@ -120,19 +133,20 @@ static struct job *api_find_and_start(struct api *api, const struct call *call, 
                           (unsigned long long) entry->job);
                 return NULL;
         }
-        return api_start_snapshot(api, entry, name, call_peer_uid(call), max_rate, strict, error);
+        return api_start_snapshot(api, entry, wish, call_peer_uid(call), error);
 }
 
 void api_on_snapshot(struct call *call, void *context) {
-        const char *domain = NULL, *name = NULL;
-        uint64_t max_rate = 0;
-        bool detach = false, strict = false;
+        struct api_snapshot_wish wish = { 0 };
+        const char *domain = NULL;
         const struct parameter parameters[] = {
                 { "domain", .required = true, .string = &domain },
-                { "name", .string = &name },
-                { "max_rate", .number = &max_rate },
-                { "detach", .boolean = &detach },
-                { "strict", .boolean = &strict },
+                { "name", .string = &wish.name },
+                { "max_rate", .number = &wish.max_rate },
+                { "detach", .boolean = &wish.detach },
+                { "strict", .boolean = &wish.strict },
+                { "incremental", .boolean = &wish.incremental },
+                { "parent", .string = &wish.parent },
                 {},
         };
         struct error error = { 0 };
@@ -140,10 +154,10 @@ void api_on_snapshot(struct call *call, void *context) {
 
         if (call_read(call, parameters) < 0)
                 return;
-        job = api_find_and_start(context, call, domain, name, max_rate, strict, &error);
+        job = api_find_and_start(context, call, domain, &wish, &error);
         if (!job)
                 call_fail(call, &error);
-        else if (detach)
+        else if (wish.detach)
                 call_reply(call, json_pack("{s:o}", "job", job_json(job)), NULL, 0);
         else
                 job_answer(job, call, true);

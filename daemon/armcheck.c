@@ -46,6 +46,11 @@ bool armcheck_is_silent(const char *release) {
         return sscanf(release, "%u.%u", &major, &minor) != 2 || major < 6 || (major == 6 && minor < 2);
 }
 
+/* Where changes are tracked there are pages that need not be saved, and are disarmed with a note. */
+static bool armcheck_is_dirty(const struct region *region, uint64_t page) {
+        return region->tracking && tracking_is_dirty(region->tracking, page);
+}
+
 /* On the fault thread, which alone knows what it has saved. Keeps of the suspects those that are not explained. */
 static int armcheck_on_look_up(struct fault_thread *thread, void *data) {
         struct armcheck_work *work = data;
@@ -61,7 +66,8 @@ static int armcheck_on_look_up(struct fault_thread *thread, void *data) {
                 if (!mapping || mapping->region != work->region)
                         continue;
                 offset = work->suspects[i] - mapping->address + mapping->offset;
-                if (!capture_is_saved(capture, work->region->index, offset / work->region->page_bytes))
+                if (!capture_is_saved(capture, work->region->index, offset / work->region->page_bytes) &&
+                    !armcheck_is_dirty(work->region, offset / work->region->page_bytes))
                         work->suspects[n++] = work->suspects[i];
         }
         work->n_suspects = n;

@@ -205,6 +205,7 @@ static int attach_register(struct attach *attach, struct context *context, const
                 .length = wanted->length,
                 .offset = wanted->offset,
                 .region = attach->request->regions[wanted->region].region,
+                .unarmed = true,
         };
         int r = context_add(context, &mapping);
 
@@ -270,7 +271,10 @@ static int attach_on_commit(struct fault_thread *thread, void *data) {
                 if (r == 0)
                         r = domain_add_context(thread->domain, attach->contexts[i]);
                 if (r == 0) {
-                        attach->contexts[i] = NULL;
+                        struct context *context = STEAL_PTR(attach->contexts[i]);
+
+                        for (unsigned j = 0; j < context->n_mappings; j++)
+                                changes_lose_mapping(&context->mappings[j]);
                         continue;
                 }
                 fault_unwatch(thread, attach->contexts[i]);
@@ -287,8 +291,9 @@ static int attach_on_commit(struct fault_thread *thread, void *data) {
                         continue;
                 registry_name_region(attach->entry, region->region, region->name);
                 domain_add_region(thread->domain, STEAL_PTR(region->region));
+                changes_lose_parent(thread, "a region was attached");
         }
-        return 0;
+        return changes_fit(thread);
 }
 
 static int attach_try(struct attach *attach) {

@@ -204,6 +204,12 @@ void capture_mark_removed(struct capture *capture, unsigned region, uint64_t off
                 atomic_store_explicit(&r->chunks[i].removed, 1, memory_order_relaxed);
 }
 
+void capture_forget_data(struct capture *capture, unsigned region) {
+        struct capture_region *r = &capture->regions[region];
+
+        memset(r->data_at_cut, 0, (r->n_pages / 64 + 1) * sizeof(uint64_t));
+}
+
 void capture_mark_data(struct capture *capture, unsigned region, uint64_t offset, uint64_t length) {
         struct capture_region *r = &capture->regions[region];
         uint64_t page = offset / r->page_bytes, end = (offset + length + r->page_bytes - 1) / r->page_bytes;
@@ -218,13 +224,38 @@ void capture_mark_data(struct capture *capture, unsigned region, uint64_t offset
                 bit_set(r->data_at_cut, page);
 }
 
-static uint32_t capture_lay_over(struct capture *capture, const struct capture_region *region, uint32_t head,
-                                 uint8_t *data) {
+/* How many pages of the chunk that starts at page @first, and lie before @page, are wanted. */
+static uint32_t capture_rank(const struct capture_region *region, uint64_t first, uint64_t page) {
+        uint32_t rank = 0;
+
+        if (!region->wanted)
+                return (uint32_t) (page - first);
+        for (uint64_t at = first; at < page; at = (at / 64 + 1) * 64) {
+                uint64_t word = region->wanted[at / 64] >> at % 64;
+                uint64_t n = 64 - at % 64;
+
+                if (page - at < n)
+                        word &= (1ULL << (page - at)) - 1;
+                rank += (uint32_t) __builtin_popcountll(word);
+        }
+        return rank;
+}
+
+uint32_t capture_wanted_pages(const struct capture_region *region, uint64_t chunk) {
+        uint64_t first = chunk * capture_pages_per_chunk(region), end = first + capture_pages_per_chunk(region);
+
+        return capture_rank(region, first, end < region->n_pages ? end : region->n_pages);
+}
+
+static uint32_t capture_lay_over(struct capture *capture, const struct capture_region *region, uint64_t chunk,
+                                 uint32_t head, uint8_t *data) {
+        uint64_t first = chunk * capture_pages_per_chunk(region);
         uint32_t n_slots = capture_slots_per_page(region), n_pages = 0, slot;
 
         /* Newest first, so that of a page saved twice the older content stays. */
         for (; head < CAPTURE_CLOSED; head = pool_slot_note(capture->pool, head)->next_page, n_pages++) {
-                uint8_t *page = data + (uint64_t) pool_slot_note(capture->pool, head)->page * region->page_bytes;
+                uint32_t rank = capture_rank(region, first, first + pool_slot_note(capture->pool, head)->page);
+                uint8_t *page = data + (uint64_t) rank * region->page_bytes;
 
                 slot = head;
                 for (uint32_t i = 0; i < n_slots; i++, slot = pool_next_slot(capture->pool, slot))
@@ -251,7 +282,7 @@ bool capture_close(struct capture *capture, unsigned region, uint64_t chunk, uin
                 atomic_fetch_sub_explicit(&capture->n_urgent, 1, memory_order_relaxed);
         *ret_n_saved = 0;
         if (head != CAPTURE_OPEN) {
-                *ret_n_saved = capture_lay_over(capture, r, head, data);
+                *ret_n_saved = capture_lay_over(capture, r, chunk, head, data);
                 capture_give_list(capture, r, head);
         }
         return true;

@@ -7,25 +7,31 @@
  *
  * One fault thread and one sweep work on it at the same time and neither waits for the other. For each chunk there is
  * the list of its pages that were saved by a fault, newest first, or the mark CLOSED once the sweep has taken the
- * chunk.
- *
- *   state of a page | how it is told                    | fault                              | sweep
- *   ----------------+-----------------------------------+------------------------------------+---------------------------
- *   free            | chunk open, not on its list       | read it, push it: -> faulted;      | read the chunk, close
- * it: |                                   | no slot: -> parked                 | -> swept parked          | as free,
- * and bit in `parked`      | no slot: stays; else as free       | as free; disarm wakes it faulted         | chunk
- * open, on its list           | nothing (duplicate)                | close the chunk, lay the | | | saved page over: ->
- * swept swept           | chunk CLOSED                      | nothing (late)                     | never again
- *
+ * chunk. An increment has only some pages to save, the wanted ones; the others are as they were in its parent.
+ */
+/* clang-format off */
+/*
+ *   state of a page | how it is told                   | fault                         | sweep
+ *   ----------------+----------------------------------+-------------------------------+--------------------------
+ *   not wanted      | bit not in `wanted`              | nothing                       | nothing
+ *   free            | chunk open, page not on its list | read it, push it: -> faulted; | read the chunk, close it:
+ *                   |                                  | no slot: -> parked            | -> swept
+ *   parked          | as free, and bit in `parked`     | no slot: stays; else as free  | as free; wakes it
+ *   faulted         | chunk open, page on its list     | nothing (duplicate)           | close the chunk, lay the
+ *                   |                                  |                               | saved page over: -> swept
+ *   swept           | chunk CLOSED                     | nothing (late)                | never again
+ */
+/* clang-format on */
+/*
  * Whatever the outcome, a fault's page is disarmed afterwards, unless it was parked.
  *
- * Why the image is of the cut. A page is disarmed only after it was pushed or its chunk closed.
+ * Why the image is of the cut. A wanted page is disarmed only after it was pushed or its chunk closed.
  *  - The fault thread's read: it pushes what it read before it disarms, and the sweep disarms only after it has closed
- * the chunk, so if the push succeeds, the page was armed in every mapping through which it could be written while it
- * was read. With more than one fault thread a page may be pushed twice; the older push was read before anybody disarmed
- *    it, and the sweep lays the older one over the newer.
+ *    the chunk, so if the push succeeds, the page was armed in every mapping through which it could be written while it
+ *    was read. With more than one fault thread a page may be pushed twice; the older push was read before anybody
+ *    disarmed it, and the sweep lays the older one over the newer.
  *  - The sweep's read: of the pages that are on the list when it closes the chunk it takes the saved content. No other
- *    page of the chunk had been disarmed by then, so its own read was of the cut.
+ *    wanted page of the chunk had been disarmed by then, so its own read was of the cut.
  */
 
 #include <stdatomic.h>
@@ -62,9 +68,10 @@ struct capture_region {
         uint64_t n_pages;
         uint64_t n_chunks;
         struct capture_chunk *chunks;
-        uint64_t *saved;       /* the fault thread's: a bit for each page that it has pushed */
-        uint64_t *parked;      /* the fault thread's: a bit for each page whose faults were not answered yet */
-        uint64_t *data_at_cut; /* a bit for each page that was not a hole at the cut; NULL where that cannot matter */
+        uint64_t *saved;        /* the fault thread's: a bit for each page that it has pushed */
+        uint64_t *parked;       /* the fault thread's: a bit for each page whose faults were not answered yet */
+        uint64_t *data_at_cut;  /* a bit for each page that was not a hole at the cut; NULL where that cannot matter */
+        const uint64_t *wanted; /* a bit for each page to save; borrowed, set before faults are served; NULL: all */
 };
 
 struct capture {
@@ -117,15 +124,21 @@ bool capture_unpark(struct capture *capture, unsigned *region, uint64_t *page);
 /** capture_mark_removed() - content in this range may be gone */
 void capture_mark_removed(struct capture *capture, unsigned region, uint64_t offset, uint64_t length);
 
+/** capture_forget_data() - what was marked so far is of no use */
+void capture_forget_data(struct capture *capture, unsigned region);
+
 /** capture_mark_data() - this range is not a hole at the cut */
 void capture_mark_data(struct capture *capture, unsigned region, uint64_t offset, uint64_t length);
 
 /* On the sweep only. */
 
+/** capture_wanted_pages() - how many pages of a chunk are to be saved */
+uint32_t capture_wanted_pages(const struct capture_region *region, uint64_t chunk);
+
 /**
  * capture_close() - take a chunk that has been read
- * @data: CHUNK_BYTES as the sweep has read them; the pages that faults have saved are laid over. NULL for a chunk that
- *        is a hole and was not read: it is then left open if a page of it was saved.
+ * @data: its wanted pages, one behind the other, as the sweep has read them; those that faults have saved are laid
+ *        over. NULL for a chunk that is a hole and was not read: it is then left open if a page of it was saved.
  * @ret_n_saved: how many pages came from faults
  *
  * Return: true once the chunk is closed. The sweep disarms it next.
@@ -141,6 +154,15 @@ bool capture_is_closed(const struct capture *capture, unsigned region, uint64_t 
  * Return: false if no chunk is asked for and none has saved pages.
  */
 bool capture_hottest(const struct capture *capture, unsigned *ret_region, uint64_t *ret_chunk);
+
+/** capture_wants() - is this page to be saved? Any thread. */
+static inline bool capture_wants(const struct capture_region *region, uint64_t page) {
+        return !region->wanted || (region->wanted[page / 64] >> page % 64 & 1);
+}
+
+static inline uint64_t capture_pages_per_chunk(const struct capture_region *region) {
+        return CHUNK_BYTES / region->page_bytes;
+}
 
 static inline bool capture_page_had_data(const struct capture_region *region, uint64_t page) {
         return region->data_at_cut[page / 64] >> page % 64 & 1;

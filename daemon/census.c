@@ -149,6 +149,7 @@ static int census_on_adopt(struct fault_thread *thread, void *data) {
                 .length = adopt->map->end - adopt->map->start,
                 .offset = adopt->map->offset,
                 .region = adopt->region,
+                .unarmed = true,
         };
 
         for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
@@ -164,6 +165,8 @@ static int census_on_adopt(struct fault_thread *thread, void *data) {
                 r = context_remove(context, mapping.address, mapping.length);
                 if (r == 0)
                         r = context_add(context, &mapping);
+                if (r == 0)
+                        changes_lose_mapping(&mapping);
                 pthread_mutex_unlock(&thread->domain->lock);
                 return r;
         }

@@ -178,6 +178,7 @@ int context_move(struct context *context, uint64_t from, uint64_t to, uint64_t l
                         .length = end - start,
                         .offset = m.offset + (start - m.address),
                         .region = m.region,
+                        .unarmed = m.unarmed,
                 };
         }
         r = context_remove(context, from, length);

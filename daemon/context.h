@@ -23,6 +23,8 @@ struct mapping {
         uint64_t length;
         uint64_t offset; /* in the region */
         struct region *region;
+        bool unarmed; /* of no use to tracking: not all of it was armed since tracking began, or some of that was lost
+                       */
 };
 
 struct context {

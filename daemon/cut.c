@@ -13,9 +13,16 @@
 /* What arming costs a kernel at most, for each GiB, is not held against --max-hold. */
 #define CUT_NS_PER_GIB (30 * NSEC_PER_MSEC)
 
+/*
+ * Where only some pages have to be armed they are armed in runs. To walk over a page that is armed already costs little
+ * against the call itself, so runs that lie so many pages apart at most are armed with one.
+ */
+#define CUT_GAP_PAGES 32
+
 struct cut {
         struct fault_thread *thread;
         struct run *run;
+        bool partial; /* what is not noted as written is armed still, since an earlier cut */
         uint64_t deadline_ns;
 };
 
@@ -42,18 +49,44 @@ static int cut_arm_parts(struct cut *cut, struct context *context, uint64_t addr
         return cut_arm_parts(cut, context, address + half, length - half, page_bytes);
 }
 
-static int cut_arm_mapping(struct cut *cut, struct context *context, const struct mapping *mapping) {
+static int cut_arm_range(struct cut *cut, struct context *context, uint64_t address, uint64_t length,
+                         uint64_t page_bytes) {
         int r = 0;
 
-        for (uint64_t at = 0; at < mapping->length && r == 0; at += CUT_PIECE_BYTES) {
-                uint64_t left = mapping->length - at, start_ns = clock_now_ns();
-
-                r = cut_arm_parts(cut, context, mapping->address + at, left < CUT_PIECE_BYTES ? left : CUT_PIECE_BYTES,
-                                  mapping->region->page_bytes);
-                cut->run->arm_ns += clock_now_ns() - start_ns;
+        for (uint64_t at = 0; at < length && r == 0; at += CUT_PIECE_BYTES) {
+                r = cut_arm_parts(cut, context, address + at,
+                                  length - at < CUT_PIECE_BYTES ? length - at : CUT_PIECE_BYTES, page_bytes);
                 if (r == 0 && cut_is_late(cut))
                         r = -ETIME;
         }
+        return r;
+}
+
+/* Arm the pages of a mapping that may have lost their protection since an earlier cut. */
+static int cut_arm_written(struct cut *cut, struct context *context, const struct mapping *mapping) {
+        const struct tracking *tracking = mapping->region->tracking;
+        uint64_t page_bytes = mapping->region->page_bytes, first = mapping->offset / page_bytes;
+        uint64_t last = first + mapping->length / page_bytes, page = first, start, end;
+        int r = 0;
+
+        while (r == 0 && page < last && tracking_next_run(tracking, page, CUT_GAP_PAGES, &start, &end) &&
+               start < last) {
+                page = end < last ? end : last;
+                r = cut_arm_range(cut, context, mapping->address + (start - first) * page_bytes,
+                                  (page - start) * page_bytes, page_bytes);
+        }
+        return r;
+}
+
+static int cut_arm_mapping(struct cut *cut, struct context *context, const struct mapping *mapping) {
+        uint64_t start_ns = clock_now_ns();
+        int r;
+
+        if (cut->partial && !mapping->unarmed)
+                r = cut_arm_written(cut, context, mapping);
+        else
+                r = cut_arm_range(cut, context, mapping->address, mapping->length, mapping->region->page_bytes);
+        cut->run->arm_ns += clock_now_ns() - start_ns;
         return r;
 }
 
@@ -120,6 +153,7 @@ static void cut_map_holes(struct cut *cut) {
 
                 if (!cut->run->capture.regions[region->index].data_at_cut)
                         continue;
+                capture_forget_data(&cut->run->capture, region->index);
                 while (region_next_data(region, offset, region->bytes, &start, &end)) {
                         capture_mark_data(&cut->run->capture, region->index, start, end - start);
                         offset = end;
@@ -136,24 +170,33 @@ static uint64_t cut_allowance_ns(const struct domain *domain) {
         return (bytes >> 20) * CUT_NS_PER_GIB >> 10;
 }
 
+static int cut_arm(struct cut *cut, struct error *error) {
+        struct domain *domain = cut->thread->domain;
+
+        for (unsigned i = 0; i < domain->n_contexts; i++)
+                domain->contexts[i]->fresh = true;
+        if (cut_arm_all(cut, error) < 0 || !run_goes_on(cut->run))
+                return -1; /* if it is the latter the run knows why */
+        cut_map_holes(cut);
+        return 0;
+}
+
 int cut_make(struct fault_thread *thread, struct run *run, struct error *error) {
         struct cut cut = { .thread = thread, .run = run };
         uint64_t start_ns;
-        int r;
 
         /* Old events and stale faults first: a pending fork would refuse the arm. */
         fault_drain(thread);
-        for (unsigned i = 0; i < thread->domain->n_contexts; i++)
-                thread->domain->contexts[i]->fresh = true;
-
         start_ns = clock_now_ns();
         cut.deadline_ns = start_ns + run->max_hold_ns + cut_allowance_ns(thread->domain);
-        r = cut_arm_all(&cut, error);
-        if (r < 0)
-                return r;
-        if (!run_goes_on(run))
-                return -1; /* the run knows why */
-        cut_map_holes(&cut);
+        cut.partial = changes_keep_armed(&thread->changes);
+        changes_freeze(thread, run);
+        /* A hole is one of the cut only if all is armed when it is looked for, and so are those that are found. */
+        do
+                if (cut_arm(&cut, error) < 0)
+                        return -1;
+        while (run->increment && changes_freeze_vanished(thread, run));
+        changes_note_armed(thread, true);
         removal_watch_start(run->removal, thread->domain);
         run->hold_ns = clock_now_ns() - start_ns;
         return 0;

@@ -63,6 +63,20 @@ static void event_on_fork(struct fault_thread *thread, const struct context *par
 }
 
 /*
+ * Where changes are tracked, what can be written unseen from now until the next census counts as written: what was left
+ * behind at the old place, or all that a second mapping could be of.
+ */
+static void event_note_left_behind(const struct context *context, uint64_t from, uint64_t length) {
+        for (unsigned i = 0; i < context->n_mappings; i++) {
+                const struct mapping *m = &context->mappings[i];
+                bool is_here = m->address < from + (length ? length : 1) && from < m->address + m->length;
+
+                if (is_here && m->region->tracking)
+                        tracking_mark_range(m->region->tracking, m->offset, m->region->bytes - m->offset);
+        }
+}
+
+/*
  * The event does not tell a plain move from MREMAP_DONTUNMAP, which leaves the old place writable and unarmed, nor how
  * far the mapping grew; with an old size of zero a second, unarmed mapping was made and the length is 0. Registration
  * and protection of what was moved have moved with it. What became of the rest is looked up: by the census before the
@@ -72,6 +86,7 @@ static void event_on_remap(struct fault_thread *thread, struct context *context,
                            uint64_t length) {
         int r;
 
+        event_note_left_behind(context, from, length);
         pthread_mutex_lock(&thread->domain->lock);
         r = length ? context_move(context, from, to, length) : 0;
         pthread_mutex_unlock(&thread->domain->lock);
@@ -82,16 +97,29 @@ static void event_on_remap(struct fault_thread *thread, struct context *context,
 }
 
 static void event_on_remove(struct fault_thread *thread, const struct context *context, uint64_t start, uint64_t end) {
-        if (!thread->run)
-                return;
         for (unsigned i = 0; i < context->n_mappings; i++) {
                 const struct mapping *m = &context->mappings[i];
                 uint64_t low = m->address > start ? m->address : start;
                 uint64_t high = m->address + m->length < end ? m->address + m->length : end;
 
-                if (low < high)
+                if (low >= high)
+                        continue;
+                if (thread->run)
                         capture_mark_removed(&thread->run->capture, m->region->index, low - m->address + m->offset,
                                              high - low);
+                /* A page that was punched and then read is data again, and no longer seen to be gone. */
+                if (m->region->tracking && m->region->guarantee != GUARANTEE_SEALED)
+                        tracking_mark_range(m->region->tracking, low - m->address + m->offset, high - low);
+        }
+}
+
+/* What is unmapped may be a part that a mapping has grown by, which nothing told of. */
+static void event_note_grown(const struct context *context, uint64_t start, uint64_t end) {
+        for (unsigned i = 0; i < context->n_mappings; i++) {
+                uint64_t m_end = context->mappings[i].address + context->mappings[i].length;
+
+                if (m_end >= start && m_end < end)
+                        changes_note_grown(&context->mappings[i]);
         }
 }
 
@@ -109,6 +137,7 @@ void event_handle(struct fault_thread *thread, struct context *context, const st
                 event_on_remove(thread, context, message->arg.remove.start, message->arg.remove.end);
                 break;
         case UFFD_EVENT_UNMAP:
+                event_note_grown(context, message->arg.remove.start, message->arg.remove.end);
                 pthread_mutex_lock(&thread->domain->lock);
                 r = context_remove(context, message->arg.remove.start,
                                    message->arg.remove.end - message->arg.remove.start);

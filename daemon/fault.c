@@ -73,8 +73,11 @@ static void fault_answer_unknown(struct fault_thread *thread, struct context *co
          */
         if (uffd_disarm(context->uffd, address & ~(length - 1), length) == -EINVAL)
                 length = CHUNK_BYTES;
-        if (fault_answer(context, address & ~(length - 1), length, clock_now_ns()) && thread->run)
+        if (!fault_answer(context, address & ~(length - 1), length, clock_now_ns()))
+                return;
+        if (thread->run)
                 run_stop(thread->run, RUN_REMAPPED, 0);
+        changes_lose_parent(thread, "a process wrote to a mapping that was not known");
 }
 
 static int fault_read_region(void *data, const struct iovec *iov, int n_iov, uint64_t offset) {
@@ -85,7 +88,7 @@ static int fault_read_region(void *data, const struct iovec *iov, int n_iov, uin
 static bool fault_capture(struct run *run, struct region *region, uint64_t page) {
         uint32_t used;
 
-        if (!run_goes_on(run))
+        if (!run_goes_on(run) || !capture_wants(&run->capture.regions[region->index], page))
                 return true;
         switch (capture_fault(&run->capture, region->index, page, fault_read_region, region)) {
         case CAPTURE_SAVED:
@@ -132,6 +135,8 @@ static void fault_serve(struct fault_thread *thread, struct context *context, ui
                 if (thread->phase == FAULT_SERVE && !fault_capture(run, mapping->region, offset / length))
                         return;
         }
+        if (mapping->region->tracking)
+                tracking_mark(mapping->region->tracking, offset / length);
         (void) fault_answer(context, address, length, clock_now_ns());
         if (thread->phase == FAULT_SERVE)
                 histogram_add(&run->faults, clock_now_ns() - readable_ns);
@@ -239,6 +244,19 @@ void fault_disarm_all(struct fault_thread *thread) {
         }
 }
 
+/* What is to be an increment is served by what stays armed. */
+static void fault_disarm_unless_tracked(struct fault_thread *thread) {
+        if (changes_keep_armed(&thread->changes))
+                return;
+        fault_disarm_all(thread);
+        changes_note_armed(thread, false);
+}
+
+void fault_give_up(struct fault_thread *thread) {
+        changes_restore(thread);
+        fault_disarm_unless_tracked(thread);
+}
+
 /* Answer all that is parked: save each page, as a fault would, and take its protection away wherever it is mapped. */
 static void fault_answer_parked(struct fault_thread *thread, bool save) {
         struct run *run = thread->run;
@@ -255,6 +273,8 @@ static void fault_answer_parked(struct fault_thread *thread, bool save) {
                 if (!save || fault_capture(run, region, page)) {
                         uint64_t offset = page * region->page_bytes;
 
+                        if (region->tracking)
+                                tracking_mark(region->tracking, page);
                         for (unsigned i = 0; i < thread->domain->n_contexts; i++) {
                                 struct context *context = thread->domain->contexts[i];
 
@@ -282,6 +302,8 @@ static void fault_drop_gone(struct fault_thread *thread) {
                 if (!context->gone)
                         continue;
                 fault_unwatch(thread, context);
+                for (unsigned j = 0; j < context->n_mappings; j++)
+                        changes_note_grown(&context->mappings[j]);
                 /* One that has unmapped everything writes to nothing. */
                 if (context->n_mappings > 0 && uffd_owner_is_alive(context->uffd)) {
                         domain->untracked = "a process refused for a second to have its protection changed";
@@ -395,6 +417,7 @@ static void fault_thread_release(struct fault_thread *thread) {
         if (thread->reserve_fd >= 0)
                 close(thread->reserve_fd);
         pthread_mutex_destroy(&thread->calls_lock);
+        changes_deinit(&thread->changes);
         free(thread);
 }
 
@@ -410,6 +433,7 @@ int fault_thread_new(struct domain *domain, void (*on_unmapped)(void *data), voi
         thread->on_unmapped_data = data;
         thread->rounds_seen = UINT64_MAX; /* a new thread has done nothing wrong yet */
         pthread_mutex_init(&thread->calls_lock, NULL);
+        changes_init(&thread->changes);
         thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         thread->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -496,7 +520,7 @@ static int fault_on_begin(struct fault_thread *thread, void *data) {
         if (r < 0) {
                 /* Faults that come while we disarm are answered at once, so the parked ones may wait for the end of it.
                  */
-                fault_disarm_all(thread);
+                fault_give_up(thread);
                 fault_answer_parked(thread, false);
                 thread->run = NULL;
         } else {
@@ -512,7 +536,7 @@ int fault_begin(struct fault_thread *thread, struct run *run, struct error *erro
 static int fault_on_end(struct fault_thread *thread, void *data) {
         thread->phase = FAULT_IDLE;
         if (*(bool *) data)
-                fault_disarm_all(thread);
+                fault_disarm_unless_tracked(thread);
         fault_answer_parked(thread, false);
         thread->run = NULL;
         return 0;

@@ -8,7 +8,7 @@
  *
  *   phase | a fault is                                            | entered by
  *   ------+-------------------------------------------------------+---------------------------
- *   idle  | disarmed: it is left over, and no snapshot needs it   | start, fault_end()
+ *   idle  | disarmed, and noted where changes are tracked         | start, fault_end()
  *   hold  | parked: one bit a page, answered after the cut        | fault_begin()
  *   serve | captured, then disarmed                               | the cut
  *
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "daemon/changes.h"
 #include "daemon/domain.h"
 #include "daemon/run.h"
 
@@ -42,7 +43,8 @@ struct fault_thread {
         bool ends;
 
         enum fault_phase phase;
-        struct run *run;   /* in hold and serve */
+        struct run *run; /* in hold and serve */
+        struct changes changes;
         bool new_contexts; /* a process was forked since somebody looked */
 
         _Atomic uint64_t rounds; /* how often it has come round its loop */
@@ -81,10 +83,16 @@ int fault_call(struct fault_thread *thread, int (*function)(struct fault_thread 
  */
 int fault_begin(struct fault_thread *thread, struct run *run, struct error *error);
 
-/** fault_end() - forget the run and answer what is parked; @disarm: the sweep has not been everywhere, disarm all */
+/**
+ * fault_end() - forget the run and answer what is parked
+ * @disarm: the sweep has not been everywhere: disarm all, unless it stays armed to track changes
+ */
 void fault_end(struct fault_thread *thread, bool disarm);
 
 /* For the code that runs on the fault thread. */
+
+/** fault_give_up() - a snapshot came to nothing: disarm all, unless it stays armed for the next increment */
+void fault_give_up(struct fault_thread *thread);
 
 /** fault_watch() - start to read a context's messages. 0 or -errno. */
 int fault_watch(struct fault_thread *thread, struct context *context);

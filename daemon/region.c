@@ -122,6 +122,7 @@ void region_free(struct region *region) {
         if (!region)
                 return;
         close(region->object);
+        tracking_free(region->tracking);
         free(region);
 }
 

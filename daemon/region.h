@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 
 #include "common/error.h"
+#include "daemon/tracking.h"
 
 #define REGION_NAME_MAX 128
 
@@ -37,7 +38,8 @@ struct region {
         ino_t inode;
         _Atomic uint64_t bytes; /* changes between snapshots only */
         uint32_t page_bytes;
-        unsigned index; /* in the domain, and in the snapshot that is being taken */
+        unsigned index;            /* in the domain, and in the snapshot that is being taken */
+        struct tracking *tracking; /* owned; the fault thread's; NULL: the domain does not track */
         TAILQ_ENTRY(region) link;
 };
 

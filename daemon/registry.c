@@ -197,6 +197,7 @@ void registry_name_region(struct registry_entry *entry, struct region *region, c
 
 /* On the fault thread. */
 static int registry_on_release(struct fault_thread *thread, void *data) {
+        changes_lose_parent(thread, "a region was let go");
         fault_release_all(thread, data);
         domain_remove_region(thread->domain, data);
         return 0;
@@ -272,7 +273,9 @@ unsigned registry_count(const struct registry *registry) {
 json_t *registry_entry_json(struct registry_entry *entry) {
         struct domain *domain = entry->domain;
         json_t *regions = json_array(), *json;
+        struct changes_parent parent;
         struct region *region;
+        const char *why;
 
         TAILQ_FOREACH (region, &domain->regions, link)
                 json_array_append_new(regions,
@@ -281,8 +284,11 @@ json_t *registry_entry_json(struct registry_entry *entry) {
                                                 "page_bytes", (int) region->page_bytes, "mappings",
                                                 (int) domain_count(domain, region).n_mappings, "guarantee",
                                                 guarantee_name(region->guarantee)));
-        json = json_pack("{s:s, s:i, s:i, s:o}", "name", domain->name, "uid", (int) domain->uid, "processes",
-                         (int) domain_count(domain, NULL).n_processes, "regions", regions);
+        json = json_pack("{s:s, s:i, s:i, s:o, s:s}", "name", domain->name, "uid", (int) domain->uid, "processes",
+                         (int) domain_count(domain, NULL).n_processes, "regions", regions, "tracking",
+                         tracking_mode_name(changes_get_mode(entry->thread)));
+        if (changes_get_parent(entry->thread, &parent, &why))
+                json_object_set_new(json, "changes_since", json_string(parent.name));
         if (entry->job)
                 json_object_set_new(json, "job", json_integer((json_int_t) entry->job));
         return json;

@@ -39,6 +39,7 @@ struct run {
         struct removal_watch *removal;
         enum pool_policy policy;
         uint64_t max_hold_ns;
+        bool increment; /* save only what was written since the parent */
 
         _Atomic int stop; /* enum run_stop */
         _Atomic int stop_errno;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/snapshot.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,7 +20,7 @@
 #define SNAPSHOT_USER_MEMORIES_MAX 8
 
 struct snapshot {
-        struct snapshot_spec spec; /* name owned, or NULL */
+        struct snapshot_spec spec; /* name and parent owned, or NULL */
         struct domain *domain;     /* borrowed */
         pthread_t thread;
         uint64_t started_ns;
@@ -30,6 +31,11 @@ struct snapshot {
         struct pins pins;
         struct pool_share share;
         struct image_writer *writer;
+        bool tracks;                                 /* pages stay armed for the next increment */
+        struct changes_parent parent;                /* of an increment */
+        char full_reason[IMAGE_WRITER_REASON_BYTES]; /* why it is full, though an increment was asked for; or empty */
+        uint64_t pages_dirty;                        /* to be saved by an increment */
+        enum guarantee guarantee;
         uint64_t chunks_discarded;
         bool modified; /* through a descriptor, a region whose owner allows that content is removed */
 
@@ -90,6 +96,34 @@ static void snapshot_on_progress(void *data, uint64_t bytes_swept) {
         atomic_store_explicit(&snapshot->bytes_done, bytes_swept, memory_order_relaxed);
 }
 
+/* On the fault thread. */
+static int snapshot_on_fit(struct fault_thread *thread, void *data) {
+        return changes_fit(thread);
+}
+
+/* Is it to be an increment, and on what? */
+static int snapshot_choose_parent(struct snapshot *snapshot) {
+        const struct snapshot_spec *spec = &snapshot->spec;
+        const char *why;
+
+        snapshot->tracks = changes_get_mode(spec->thread) == TRACKING_SYNC;
+        if (fault_call(spec->thread, snapshot_on_fit, NULL) < 0)
+                return error_set(&snapshot->error, ERROR_INTERNAL, "out of memory for the tracking of changes");
+        if (!spec->incremental)
+                return 0;
+        if (!changes_get_parent(spec->thread, &snapshot->parent, &why)) {
+                snprintf(snapshot->full_reason, sizeof(snapshot->full_reason), "%s", why);
+                return 0;
+        }
+        if (spec->parent && strcmp(spec->parent, snapshot->parent.name))
+                return error_set(&snapshot->error, ERROR_BAD_REQUEST,
+                                 "the changes of domain %s are known since snapshot %s, not since %.128s: leave the "
+                                 "parent away, or name that one",
+                                 snapshot->domain->name, snapshot->parent.name, spec->parent);
+        snapshot->run.increment = true;
+        return 0;
+}
+
 static int snapshot_open_writer(struct snapshot *snapshot) {
         struct domain *domain = snapshot->domain;
         struct image_writer_region *regions = calloc(domain->n_regions, sizeof(*regions));
@@ -106,6 +140,8 @@ static int snapshot_open_writer(struct snapshot *snapshot) {
                                      .domain = domain->name,
                                      .name = snapshot->spec.name,
                                      .uid = snapshot->spec.uid,
+                                     .parent = snapshot->run.increment ? snapshot->parent.name : NULL,
+                                     .parent_uuid = snapshot->parent.uuid,
                                      .n_regions = domain->n_regions,
                                      .regions = regions,
                                      .max_rate = snapshot->spec.max_rate,
@@ -114,6 +150,11 @@ static int snapshot_open_writer(struct snapshot *snapshot) {
                              },
                              &snapshot->writer, &snapshot->error);
         free(regions);
+        if (r == 0 && image_writer_full_reason(snapshot->writer)) {
+                snprintf(snapshot->full_reason, sizeof(snapshot->full_reason), "%s",
+                         image_writer_full_reason(snapshot->writer));
+                snapshot->run.increment = false;
+        }
         return r;
 }
 
@@ -212,7 +253,8 @@ static int snapshot_prepare(struct snapshot *snapshot) {
                 return error_set(&snapshot->error, ERROR_LIMIT_EXCEEDED,
                                  "too many snapshots are being taken at once for the size of the pool: wait, or use a "
                                  "larger --pool-size");
-        if (snapshot_open_writer(snapshot) < 0 || snapshot_take_census(snapshot, CENSUS_ADOPT) < 0)
+        if (snapshot_choose_parent(snapshot) < 0 || snapshot_open_writer(snapshot) < 0 ||
+            snapshot_take_census(snapshot, CENSUS_ADOPT) < 0)
                 return -1;
         return snapshot_prepare_capture(snapshot);
 }
@@ -303,29 +345,72 @@ static double snapshot_quantile_us(const struct snapshot *snapshot, double q) {
         return (double) histogram_quantile(&snapshot->run.faults, q) / (double) NSEC_PER_USEC;
 }
 
-static json_t *snapshot_make_figures(struct snapshot *snapshot) {
-        const struct run *run = &snapshot->run;
+/*
+ * The weakest of all regions; of an increment, of all that it builds on too. Between two snapshots nobody looks who
+ * opens or maps a file, so there is no more to be said of one that is not sealed.
+ */
+static enum guarantee snapshot_find_guarantee(const struct snapshot *snapshot) {
         enum guarantee guarantee = snapshot->pins.n_processes ? GUARANTEE_ADVISORY : GUARANTEE_SEALED;
-        json_t *regions = json_array();
-        struct region *region;
+        const struct region *region;
 
         TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
                 if (region->guarantee < guarantee)
                         guarantee = region->guarantee;
-                if (snapshot->modified && region->discard_zero)
+                if ((snapshot->modified && region->discard_zero) ||
+                    (snapshot->run.increment && region->kind == REGION_TMPFS && region->guarantee != GUARANTEE_SEALED))
                         guarantee = GUARANTEE_ADVISORY;
+        }
+        if (snapshot->run.increment && snapshot->parent.guarantee < guarantee)
+                guarantee = snapshot->parent.guarantee;
+        return guarantee;
+}
+
+static void snapshot_add_tracking(const struct snapshot *snapshot, json_t *figures) {
+        json_object_set_new(figures, "tracking",
+                            json_string(tracking_mode_name(snapshot->tracks ? TRACKING_SYNC : TRACKING_OFF)));
+        if (snapshot->run.increment)
+                json_object_set_new(figures, "pages_dirty", json_integer((json_int_t) snapshot->pages_dirty));
+        if (snapshot->full_reason[0])
+                json_object_set_new(figures, "full_reason", json_string(snapshot->full_reason));
+}
+
+static json_t *snapshot_make_figures(struct snapshot *snapshot) {
+        const struct run *run = &snapshot->run;
+        json_t *regions = json_array(), *figures;
+        struct region *region;
+
+        snapshot->guarantee = snapshot_find_guarantee(snapshot);
+        TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
                 json_array_append_new(regions, json_pack("{s:i}", "mappings",
                                                          (int) domain_count(snapshot->domain, region).n_mappings));
         }
-        return json_pack(
+        figures = json_pack(
                 "{s:s, s:o, s:I, s:I, s:I, s:I, s:{s:f, s:f, s:f, s:f}, s:I, s:I, s:o}", "guarantee",
-                guarantee_name(guarantee), "regions", regions, "arm_us", (json_int_t) (run->arm_ns / NSEC_PER_USEC),
-                "hold_us", (json_int_t) (run->hold_ns / NSEC_PER_USEC), "pages_fault", (json_int_t) run->pages_fault,
-                "pages_sweep", (json_int_t) run->pages_read, "fault_us", "p50", snapshot_quantile_us(snapshot, 0.5),
-                "p99", snapshot_quantile_us(snapshot, 0.99), "p999", snapshot_quantile_us(snapshot, 0.999), "max",
-                (double) run->faults.max_ns / (double) NSEC_PER_USEC, "throttled_us",
-                (json_int_t) (run->throttled_ns / NSEC_PER_USEC), "pool_peak_bytes",
+                guarantee_name(snapshot->guarantee), "regions", regions, "arm_us",
+                (json_int_t) (run->arm_ns / NSEC_PER_USEC), "hold_us", (json_int_t) (run->hold_ns / NSEC_PER_USEC),
+                "pages_fault", (json_int_t) run->pages_fault, "pages_sweep", (json_int_t) run->pages_read, "fault_us",
+                "p50", snapshot_quantile_us(snapshot, 0.5), "p99", snapshot_quantile_us(snapshot, 0.99), "p999",
+                snapshot_quantile_us(snapshot, 0.999), "max", (double) run->faults.max_ns / (double) NSEC_PER_USEC,
+                "throttled_us", (json_int_t) (run->throttled_ns / NSEC_PER_USEC), "pool_peak_bytes",
                 (json_int_t) run->slots_used_peak * POOL_SLOT_BYTES, "warnings", snapshot_make_warnings(snapshot));
+        if (figures)
+                snapshot_add_tracking(snapshot, figures);
+        return figures;
+}
+
+static void snapshot_count_dirty(struct snapshot *snapshot) {
+        const struct region *region;
+        uint64_t bytes = 0;
+
+        if (!snapshot->run.increment)
+                return;
+        TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
+                uint64_t pages = tracking_count_frozen(region->tracking);
+
+                snapshot->pages_dirty += pages;
+                bytes += pages * region->page_bytes;
+        }
+        atomic_store(&snapshot->bytes_total, bytes);
 }
 
 static int snapshot_drain(struct snapshot *snapshot) {
@@ -334,12 +419,14 @@ static int snapshot_drain(struct snapshot *snapshot) {
                 .run = &snapshot->run,
                 .share = &snapshot->share,
                 .writer = snapshot->writer,
+                .keep_armed = snapshot->tracks,
                 .progress = snapshot_on_progress,
                 .data = snapshot,
         };
         bool complete;
 
         snapshot_set_state(snapshot, SNAPSHOT_DRAINING);
+        snapshot_count_dirty(snapshot);
         complete = sweep_run(&sweep);
         /* From here on no client waits for this snapshot, however long the disk takes. */
         fault_end(snapshot->spec.thread, !complete);
@@ -382,11 +469,28 @@ static int snapshot_take(struct snapshot *snapshot) {
         return r;
 }
 
+/* On the fault thread: from here on changes are counted since this snapshot, or go on being counted as before. */
+static int snapshot_on_over(struct fault_thread *thread, void *data) {
+        struct snapshot *snapshot = data;
+        struct changes_parent parent = { .guarantee = snapshot->guarantee };
+
+        if (!snapshot->result) {
+                fault_give_up(thread);
+                return 0;
+        }
+        snprintf(parent.name, sizeof(parent.name), "%s", image_writer_name(snapshot->writer));
+        image_writer_get_uuid(snapshot->writer, parent.uuid);
+        changes_commit(thread, &snapshot->run, &parent);
+        return 0;
+}
+
 static void *snapshot_main(void *data) {
         struct snapshot *snapshot = data;
 
         pthread_setname_np(pthread_self(), "snapshot");
         (void) snapshot_take(snapshot);
+        if (snapshot->tracks)
+                fault_call(snapshot->spec.thread, snapshot_on_over, snapshot);
         image_writer_free(snapshot->writer);
         pool_share_deinit(&snapshot->share);
         capture_deinit(&snapshot->run.capture);
@@ -400,6 +504,7 @@ static void *snapshot_main(void *data) {
 static void snapshot_free(struct snapshot *snapshot) {
         json_decref(snapshot->result);
         free((char *) snapshot->spec.name);
+        free((char *) snapshot->spec.parent);
         free(snapshot);
 }
 
@@ -411,10 +516,11 @@ int snapshot_start(const struct snapshot_spec *spec, struct snapshot **ret, stru
         snapshot->started_ns = clock_now_ns();
         snapshot->spec = *spec;
         snapshot->spec.name = spec->name ? strdup(spec->name) : NULL;
+        snapshot->spec.parent = spec->parent ? strdup(spec->parent) : NULL;
         snapshot->domain = spec->thread->domain;
         snapshot->run.policy = spec->policy;
         snapshot->run.max_hold_ns = spec->max_hold_ns;
-        if ((spec->name && !snapshot->spec.name) ||
+        if ((spec->name && !snapshot->spec.name) || (spec->parent && !snapshot->spec.parent) ||
             pthread_create(&snapshot->thread, NULL, snapshot_main, snapshot) != 0) {
                 snapshot_free(snapshot);
                 return error_set(error, ERROR_INTERNAL, "cannot start a thread for the snapshot");

@@ -32,8 +32,10 @@ struct snapshot_spec {
         struct pool *pool;           /* borrowed */
         struct store *store;         /* borrowed */
         const char *name;            /* NULL: one is made up */
+        const char *parent;          /* of an increment: which it has to be; NULL: the one there is */
         uint32_t uid;                /* who asked */
         enum pool_policy policy;
+        bool incremental;  /* save only what was written since the parent, if there is one */
         bool strict;       /* fail where there may be untracked writers, rather than warn */
         uint64_t max_rate; /* bytes a second, 0: none */
         uint64_t max_hold_ns;

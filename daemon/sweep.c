@@ -23,6 +23,7 @@ struct sweep_state {
         struct sweep *sweep;
         struct region *regions[DOMAIN_REGIONS_MAX]; /* by index */
         struct domain_targets targets;
+        struct chunk *packed; /* being filled with wanted pages, or NULL */
         uint64_t bytes_swept;
 };
 
@@ -30,14 +31,25 @@ static struct capture_region *sweep_capture_region(struct sweep_state *state, un
         return &state->sweep->run->capture.regions[region];
 }
 
+static bool sweep_is_awaited(struct sweep_state *state, unsigned region, uint64_t offset, uint64_t length) {
+        const struct capture_chunk *chunks = sweep_capture_region(state, region)->chunks;
+
+        for (uint64_t i = offset / CHUNK_BYTES; i < (offset + length + CHUNK_BYTES - 1) / CHUNK_BYTES; i++)
+                if (atomic_load_explicit(&chunks[i].urgent_ns, memory_order_relaxed))
+                        return true;
+        return false;
+}
+
 /*
  * Take the protection from a range, wherever it is mapped now. Where that is refused for the moment (EAGAIN, the
  * process is about to fork) the faults that are left over are answered by the fault thread, and who waits already is
- * woken to fault again.
+ * woken to fault again. Where the protection is to stay, all are woken so: the chunk is closed, so they need not wait.
  */
-static void sweep_disarm(struct sweep_state *state, unsigned region, uint64_t offset, uint64_t length) {
+static void sweep_release(struct sweep_state *state, unsigned region, uint64_t offset, uint64_t length) {
         uint64_t page_bytes = state->regions[region]->page_bytes;
 
+        if (state->sweep->keep_armed && !sweep_is_awaited(state, region, offset, length))
+                return;
         length = (length + page_bytes - 1) / page_bytes * page_bytes;
         if (domain_find_targets(state->sweep->domain, state->regions[region], offset, length, &state->targets) < 0) {
                 run_stop(state->sweep->run, RUN_NO_MEMORY, ENOMEM);
@@ -46,7 +58,7 @@ static void sweep_disarm(struct sweep_state *state, unsigned region, uint64_t of
         for (unsigned i = 0; i < state->targets.n; i++) {
                 const struct domain_target *target = &state->targets.items[i];
 
-                if (uffd_disarm(target->context->uffd, target->address, target->length) < 0)
+                if (state->sweep->keep_armed || uffd_disarm(target->context->uffd, target->address, target->length) < 0)
                         (void) uffd_wake(target->context->uffd, target->address, target->length);
         }
         domain_targets_deinit(&state->targets);
@@ -68,9 +80,13 @@ static void sweep_look_for_loss(struct sweep_state *state, unsigned region, uint
 
         if (!r->data_at_cut)
                 return;
-        for (const uint8_t *p = data; page < end && page < r->n_pages; page++, p += data ? r->page_bytes : 0)
+        for (const uint8_t *p = data; page < end && page < r->n_pages; page++) {
+                if (!capture_wants(r, page))
+                        continue;
                 if (capture_page_had_data(r, page) && (!data || sweep_is_zero(p, r->page_bytes)))
                         c->suspect = 1;
+                p += data ? r->page_bytes : 0;
+        }
         if (!c->suspect || state->regions[region]->kind == REGION_HUGETLBFS)
                 return;
         while (hole_from < (chunk + 1) * CHUNK_BYTES) {
@@ -78,7 +94,7 @@ static void sweep_look_for_loss(struct sweep_state *state, unsigned region, uint
                                       &data_end))
                         data_start = data_end = (chunk + 1) * CHUNK_BYTES;
                 for (page = hole_from / r->page_bytes; page < data_start / r->page_bytes && page < r->n_pages; page++)
-                        if (capture_page_had_data(r, page))
+                        if (capture_wants(r, page) && capture_page_had_data(r, page))
                                 c->removed = 1;
                 hole_from = data_end;
         }
@@ -132,7 +148,7 @@ static bool sweep_chunk(struct sweep_state *state, unsigned region, uint64_t ind
                 return false;
         }
         capture_close(&sweep->run->capture, region, index, chunk->data, &n_saved);
-        sweep_disarm(state, region, index * CHUNK_BYTES, CHUNK_BYTES);
+        sweep_release(state, region, index * CHUNK_BYTES, chunk->bytes);
         sweep_note_wait(state, c);
         sweep_look_for_loss(state, region, index, chunk->data);
         sweep->run->pages_fault += n_saved;
@@ -140,6 +156,90 @@ static bool sweep_chunk(struct sweep_state *state, unsigned region, uint64_t ind
                 (chunk->bytes + state->regions[region]->page_bytes - 1) / state->regions[region]->page_bytes - n_saved;
         state->bytes_swept += chunk->bytes;
         image_writer_submit(sweep->writer, chunk);
+        if (sweep->progress)
+                sweep->progress(sweep->data, state->bytes_swept);
+        return true;
+}
+
+static void sweep_submit_packed(struct sweep_state *state) {
+        if (state->packed)
+                image_writer_submit(state->sweep->writer, state->packed);
+        state->packed = NULL;
+}
+
+/* Read the wanted pages of a chunk to @data, one behind the other. */
+static int sweep_read_wanted(struct sweep_state *state, unsigned region, uint64_t index, uint8_t *data) {
+        const struct capture_region *r = sweep_capture_region(state, region);
+        uint64_t page = index * capture_pages_per_chunk(r), end = page + capture_pages_per_chunk(r);
+        int result = 0;
+
+        end = end < r->n_pages ? end : r->n_pages;
+        while (page < end && result == 0) {
+                uint64_t first = page;
+                struct iovec iov = { .iov_base = data };
+
+                while (page < end && capture_wants(r, page))
+                        page++;
+                if (page == first) {
+                        page++;
+                        continue;
+                }
+                iov.iov_len = (page - first) * r->page_bytes;
+                result = region_read(state->regions[region], &iov, 1, first * r->page_bytes);
+                data += iov.iov_len;
+        }
+        return result;
+}
+
+/* Note in the packed chunk which pages of the region have been added to it. */
+static void sweep_name_wanted(struct sweep_state *state, unsigned region, uint64_t index) {
+        const struct capture_region *r = sweep_capture_region(state, region);
+        uint64_t page = index * capture_pages_per_chunk(r), end = page + capture_pages_per_chunk(r);
+        uint64_t pieces = r->page_bytes / CHUNK_PAGE_BYTES, n_pieces = (r->bytes - 1) / CHUNK_PAGE_BYTES + 1;
+        struct chunk *packed = state->packed;
+
+        for (; page < end && page < r->n_pages; page++)
+                for (uint64_t i = page * pieces; capture_wants(r, page) && i < (page + 1) * pieces && i < n_pieces; i++)
+                        packed->pages[packed->n_pages++] = i;
+}
+
+/* Have room for so many pages of the region in the packed chunk. Returns false if the run cannot go on. */
+static bool sweep_make_room(struct sweep_state *state, unsigned region, uint32_t n_pages) {
+        if (state->packed && (state->packed->region != region || state->packed->n_pages + n_pages > CHUNK_PAGES))
+                sweep_submit_packed(state);
+        if (!state->packed) {
+                state->packed = sweep_take_chunk(state->sweep);
+                if (!state->packed)
+                        return false;
+                state->packed->region = region;
+        }
+        return true;
+}
+
+/* Returns false if the run cannot go on. */
+static bool sweep_pack_chunk(struct sweep_state *state, unsigned region, uint64_t index) {
+        struct capture_region *r = sweep_capture_region(state, region);
+        uint32_t n_wanted = capture_wanted_pages(r, index), n_saved = 0;
+        struct sweep *sweep = state->sweep;
+        uint8_t *data;
+        int result;
+
+        if (!sweep_make_room(state, region, n_wanted * (r->page_bytes / CHUNK_PAGE_BYTES)))
+                return false;
+        data = state->packed->data + (size_t) state->packed->n_pages * CHUNK_PAGE_BYTES;
+        result = sweep_read_wanted(state, region, index, data);
+        if (result < 0) {
+                run_stop(sweep->run, RUN_READ_FAILED, -result);
+                return false;
+        }
+        capture_close(&sweep->run->capture, region, index, data, &n_saved);
+        sweep_release(state, region, index * CHUNK_BYTES, sweep_chunk_bytes(state, region, index));
+        sweep_note_wait(state, &r->chunks[index]);
+        sweep_look_for_loss(state, region, index, data);
+        sweep_name_wanted(state, region, index);
+        sweep->run->pages_fault += n_saved;
+        sweep->run->pages_read += n_wanted - n_saved;
+        state->bytes_swept += (uint64_t) n_wanted * r->page_bytes;
         if (sweep->progress)
                 sweep->progress(sweep->data, state->bytes_swept);
         return true;
@@ -156,7 +256,7 @@ static bool sweep_hot_chunks(struct sweep_state *state) {
                pool_slots_free(pool) < pool_slots(pool) / 4) {
                 if (!capture_hottest(&run->capture, &region, &chunk))
                         return true;
-                if (!sweep_chunk(state, region, chunk))
+                if (!(run->increment ? sweep_pack_chunk : sweep_chunk)(state, region, chunk))
                         return false;
         }
         return true;
@@ -191,9 +291,10 @@ static bool sweep_holes(struct sweep_state *state, unsigned region, struct sweep
         }
         if (cursor->chunk == first)
                 return false;
-        bytes = (cursor->chunk - first) * CHUNK_BYTES;
-        sweep_disarm(state, region, first * CHUNK_BYTES, bytes);
-        state->bytes_swept += cursor->chunk == n_chunks ? capture->regions[region].bytes - first * CHUNK_BYTES : bytes;
+        bytes = cursor->chunk == n_chunks ? capture->regions[region].bytes - first * CHUNK_BYTES
+                                          : (cursor->chunk - first) * CHUNK_BYTES;
+        sweep_release(state, region, first * CHUNK_BYTES, bytes);
+        state->bytes_swept += bytes;
         return true;
 }
 
@@ -217,6 +318,23 @@ static bool sweep_region(struct sweep_state *state, unsigned region) {
         return true;
 }
 
+static bool sweep_increment(struct sweep_state *state, unsigned region) {
+        const struct capture *capture = &state->sweep->run->capture;
+        const struct tracking *tracking = state->regions[region]->tracking;
+        uint64_t page = 0;
+
+        while ((page = tracking_next_frozen(tracking, page)) < tracking->n_pages) {
+                uint64_t per_chunk = capture_pages_per_chunk(&capture->regions[region]), index = page / per_chunk;
+
+                if (!sweep_hot_chunks(state))
+                        return false;
+                if (!capture_is_closed(capture, region, index) && !sweep_pack_chunk(state, region, index))
+                        return false;
+                page = (index + 1) * per_chunk;
+        }
+        return true;
+}
+
 bool sweep_run(struct sweep *sweep) {
         struct sweep_state state = { .sweep = sweep };
         struct region *region;
@@ -225,7 +343,11 @@ bool sweep_run(struct sweep *sweep) {
         TAILQ_FOREACH (region, &sweep->domain->regions, link)
                 state.regions[region->index] = region;
         for (unsigned i = 0; i < sweep->run->capture.n_regions && complete; i++)
-                complete = sweep_region(&state, i);
+                complete = sweep->run->increment ? sweep_increment(&state, i) : sweep_region(&state, i);
+        if (complete)
+                sweep_submit_packed(&state);
+        else if (state.packed)
+                pool_give_chunk(sweep->share, state.packed);
         domain_targets_deinit(&state.targets);
         return complete && sweep_goes_on(sweep);
 }

@@ -342,6 +342,20 @@ struct livesnap_snapshot {
         const char *json; /* all of it, as the daemon said it: type Snapshot of io.livesnap */
 };
 
+/* How writes to a domain are known between two snapshots; see livesnap(1). */
+enum livesnap_tracking {
+        LIVESNAP_TRACKING_OFF,
+        LIVESNAP_TRACKING_SYNC,
+};
+
+/**
+ * livesnap_set_tracking() - from now on, or no more, have the writes to a domain tracked, for snapshots with
+ * LIVESNAP_SNAPSHOT_INCREMENTAL
+ *
+ * Return: 0 or -1. Since 0.1.
+ */
+int livesnap_set_tracking(struct livesnap *livesnap, const char *domain, enum livesnap_tracking tracking);
+
 /** livesnap_snapshot_free() - free a snapshot's description; NULL is allowed. Since 0.1. */
 void livesnap_snapshot_free(struct livesnap_snapshot *snapshot);
 
@@ -385,14 +399,30 @@ int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const
 
 /* Fail where there may be writers that are not tracked, rather than warn of them; see livesnap-api(7). */
 #define LIVESNAP_SNAPSHOT_STRICT 1u
+/*
+ * Save only what was written since the last snapshot of the domain, where that is known: livesnap_set_tracking(). Else
+ * the snapshot is full, and the member full_reason of its JSON says why.
+ */
+#define LIVESNAP_SNAPSHOT_INCREMENTAL 2u
+
+/** struct livesnap_snapshot_options - what else can be wished of a snapshot; later versions add members at the end */
+struct livesnap_snapshot_options {
+        size_t size;      /* sizeof(struct livesnap_snapshot_options), by which the library knows your version */
+        const char *name; /* as for livesnap_start_snapshot(), as the next one */
+        uint64_t max_rate;
+        unsigned flags;     /* LIVESNAP_SNAPSHOT_* */
+        const char *parent; /* of an increment: fail if it would not build on this snapshot of the domain; NULL: any */
+};
 
 /**
- * livesnap_start_snapshot_flags() - the same, with LIVESNAP_SNAPSHOT_* in @flags
+ * livesnap_start_snapshot_options() - the same, with more to choose
+ * @options: copied
  *
  * Return: 0 or -1. Since 0.1.
  */
-int livesnap_start_snapshot_flags(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
-                                  unsigned flags, const struct livesnap_job_callback *callback);
+int livesnap_start_snapshot_options(struct livesnap *livesnap, const char *domain,
+                                    const struct livesnap_snapshot_options *options,
+                                    const struct livesnap_job_callback *callback);
 
 /**
  * livesnap_snapshot() - take a snapshot and wait until it is published

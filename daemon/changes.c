@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/changes.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "daemon/fault.h"
+#include "daemon/removal.h"
+
+#define WHY_OFF "the domain does not track changes"
+#define WHY_NEW "no snapshot was taken since tracking began"
+
+void changes_init(struct changes *changes) {
+        *changes = (struct changes){ .why_full = WHY_OFF };
+}
+
+void changes_deinit(struct changes *changes) {
+        removal_watch_free(changes->watch);
+        changes->watch = NULL;
+}
+
+static void changes_forget(struct fault_thread *thread, const char *why) {
+        struct changes *changes = &thread->changes;
+
+        pthread_mutex_lock(&thread->domain->lock);
+        changes->has_parent = false;
+        changes->why_full = why;
+        pthread_mutex_unlock(&thread->domain->lock);
+        changes_deinit(changes);
+}
+
+int changes_set_mode(struct fault_thread *thread, enum tracking_mode mode) {
+        struct region *region;
+
+        if (thread->changes.mode == mode)
+                return 0;
+        fault_disarm_all(thread);
+        changes_note_armed(thread, false);
+        changes_forget(thread, mode == TRACKING_OFF ? WHY_OFF : WHY_NEW);
+        pthread_mutex_lock(&thread->domain->lock);
+        thread->changes.mode = mode;
+        pthread_mutex_unlock(&thread->domain->lock);
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                tracking_free(region->tracking);
+                region->tracking = NULL;
+        }
+        if (mode == TRACKING_OFF || changes_fit(thread) == 0)
+                return 0;
+        (void) changes_set_mode(thread, TRACKING_OFF);
+        return -ENOMEM;
+}
+
+int changes_fit(struct fault_thread *thread) {
+        struct region *region;
+
+        if (thread->changes.mode == TRACKING_OFF)
+                return 0;
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                struct tracking *tracking = region->tracking;
+
+                if (tracking && tracking->n_pages == (region->bytes + region->page_bytes - 1) / region->page_bytes)
+                        continue;
+                if (tracking)
+                        changes_lose_parent(thread, "a region changed its size");
+                tracking_free(tracking);
+                region->tracking = NULL;
+                if (tracking_new(region->bytes, region->page_bytes, &region->tracking) < 0)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+void changes_lose_mapping(struct mapping *mapping) {
+        mapping->unarmed = true;
+        if (mapping->region->tracking)
+                tracking_mark_range(mapping->region->tracking, mapping->offset, mapping->length);
+}
+
+void changes_note_grown(const struct mapping *mapping) {
+        uint64_t end = mapping->offset + mapping->length, bytes = mapping->region->bytes;
+
+        if (mapping->region->tracking && end < bytes)
+                tracking_mark_range(mapping->region->tracking, end, bytes - end);
+}
+
+void changes_note_armed(struct fault_thread *thread, bool armed) {
+        struct domain *domain = thread->domain;
+
+        pthread_mutex_lock(&domain->lock);
+        for (unsigned i = 0; i < domain->n_contexts; i++)
+                for (unsigned j = 0; j < domain->contexts[i]->n_mappings; j++)
+                        domain->contexts[i]->mappings[j].unarmed = !armed;
+        pthread_mutex_unlock(&domain->lock);
+}
+
+void changes_lose_parent(struct fault_thread *thread, const char *why) {
+        struct region *region;
+
+        if (thread->changes.mode == TRACKING_OFF)
+                return;
+        if (thread->changes.has_parent)
+                changes_forget(thread, why);
+        changes_note_armed(thread, false);
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                if (region->tracking)
+                        tracking_mark_all(region->tracking);
+}
+
+bool changes_keep_armed(const struct changes *changes) {
+        return changes->mode == TRACKING_SYNC && changes->has_parent;
+}
+
+void changes_freeze(struct fault_thread *thread, struct run *run) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                if (!region->tracking)
+                        continue;
+                tracking_freeze(region->tracking);
+                if (run->increment)
+                        run->capture.regions[region->index].wanted = region->tracking->frozen;
+        }
+}
+
+static bool changes_freeze_all(struct tracking *tracking) {
+        bool more = false;
+
+        for (uint64_t page = 0; page < tracking->n_pages; page++)
+                if (!tracking_is_frozen(tracking, page)) {
+                        tracking_freeze_more(tracking, page);
+                        more = true;
+                }
+        return more;
+}
+
+static bool changes_freeze_holes(struct tracking *tracking, const uint64_t *data_at_cut) {
+        bool more = false;
+
+        for (uint64_t i = 0; i < tracking->n_pages / 64 + 1; i++) {
+                uint64_t vanished = tracking->data[i] & ~data_at_cut[i] & ~tracking->frozen[i];
+
+                for (; vanished; vanished &= vanished - 1, more = true)
+                        tracking_freeze_more(tracking, i * 64 + (uint64_t) __builtin_ctzll(vanished));
+        }
+        return more;
+}
+
+bool changes_freeze_vanished(struct fault_thread *thread, struct run *run) {
+        struct removal_watch *watch = thread->changes.watch;
+        struct region *region;
+        bool more = false;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                const uint64_t *data_at_cut = run->capture.regions[region->index].data_at_cut;
+
+                if (!data_at_cut)
+                        continue;
+                /* A hole that was punched and then read is data again, so not only holes tell of a punch. */
+                if (!watch || !region->tracking->has_data || removal_watch_modified(watch, region) ||
+                    removal_watch_shrunk(watch, region))
+                        more |= changes_freeze_all(region->tracking);
+                else
+                        more |= changes_freeze_holes(region->tracking, data_at_cut);
+        }
+        return more;
+}
+
+void changes_commit(struct fault_thread *thread, struct run *run, const struct changes_parent *parent) {
+        struct changes *changes = &thread->changes;
+        struct region *region;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                if (region->tracking) {
+                        tracking_commit(region->tracking);
+                        tracking_keep_data(region->tracking, run->capture.regions[region->index].data_at_cut);
+                }
+        changes_deinit(changes);
+        changes->watch = STEAL_PTR(run->removal);
+        pthread_mutex_lock(&thread->domain->lock);
+        changes->parent = *parent;
+        changes->has_parent = true;
+        changes->why_full = NULL;
+        pthread_mutex_unlock(&thread->domain->lock);
+}
+
+void changes_restore(struct fault_thread *thread) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                if (region->tracking)
+                        tracking_restore(region->tracking);
+}
+
+bool changes_get_parent(struct fault_thread *thread, struct changes_parent *ret, const char **ret_why) {
+        bool has_parent;
+
+        pthread_mutex_lock(&thread->domain->lock);
+        has_parent = thread->changes.has_parent;
+        *ret = thread->changes.parent;
+        *ret_why = thread->changes.why_full;
+        pthread_mutex_unlock(&thread->domain->lock);
+        return has_parent;
+}
+
+enum tracking_mode changes_get_mode(struct fault_thread *thread) {
+        enum tracking_mode mode;
+
+        pthread_mutex_lock(&thread->domain->lock);
+        mode = thread->changes.mode;
+        pthread_mutex_unlock(&thread->domain->lock);
+        return mode;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/tracking.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t tracking_words(const struct tracking *tracking) {
+        return tracking->n_pages / 64 + 1;
+}
+
+static void tracking_set(uint64_t *bits, uint64_t page) {
+        bits[page / 64] |= 1ULL << page % 64;
+}
+
+static bool tracking_test(const struct tracking *tracking, const uint64_t *bits, uint64_t page) {
+        return page < tracking->n_pages && (bits[page / 64] >> page % 64 & 1);
+}
+
+int tracking_new(uint64_t bytes, uint32_t page_bytes, struct tracking **ret) {
+        struct tracking *tracking = calloc(1, sizeof(*tracking));
+
+        if (!tracking)
+                return -ENOMEM;
+        tracking->page_bytes = page_bytes;
+        tracking->n_pages = (bytes + page_bytes - 1) / page_bytes;
+        tracking->dirty = calloc(tracking_words(tracking), sizeof(uint64_t));
+        tracking->frozen = calloc(tracking_words(tracking), sizeof(uint64_t));
+        tracking->data = calloc(tracking_words(tracking), sizeof(uint64_t));
+        if (!tracking->dirty || !tracking->frozen || !tracking->data) {
+                tracking_free(tracking);
+                return -ENOMEM;
+        }
+        tracking_mark_all(tracking);
+        *ret = tracking;
+        return 0;
+}
+
+void tracking_free(struct tracking *tracking) {
+        if (!tracking)
+                return;
+        free(tracking->dirty);
+        free(tracking->frozen);
+        free(tracking->data);
+        free(tracking);
+}
+
+void tracking_mark(struct tracking *tracking, uint64_t page) {
+        if (page < tracking->n_pages)
+                tracking_set(tracking->dirty, page);
+}
+
+void tracking_mark_range(struct tracking *tracking, uint64_t offset, uint64_t length) {
+        uint64_t page = offset / tracking->page_bytes, end;
+
+        if (length == 0)
+                return;
+        end = (offset + length - 1) / tracking->page_bytes + 1;
+        if (end > tracking->n_pages)
+                end = tracking->n_pages;
+        for (; page < end && page % 64; page++)
+                tracking_set(tracking->dirty, page);
+        for (; page + 64 <= end; page += 64)
+                tracking->dirty[page / 64] = UINT64_MAX;
+        for (; page < end; page++)
+                tracking_set(tracking->dirty, page);
+}
+
+void tracking_mark_all(struct tracking *tracking) {
+        tracking_mark_range(tracking, 0, tracking->n_pages * tracking->page_bytes);
+}
+
+bool tracking_is_dirty(const struct tracking *tracking, uint64_t page) {
+        return tracking_test(tracking, tracking->dirty, page);
+}
+
+bool tracking_is_frozen(const struct tracking *tracking, uint64_t page) {
+        return tracking_test(tracking, tracking->frozen, page);
+}
+
+void tracking_freeze(struct tracking *tracking) {
+        uint64_t *empty = tracking->frozen;
+
+        memset(empty, 0, tracking_words(tracking) * sizeof(uint64_t));
+        tracking->frozen = tracking->dirty;
+        tracking->dirty = empty;
+}
+
+void tracking_freeze_more(struct tracking *tracking, uint64_t page) {
+        if (page < tracking->n_pages)
+                tracking_set(tracking->frozen, page);
+}
+
+void tracking_commit(struct tracking *tracking) {
+        memset(tracking->frozen, 0, tracking_words(tracking) * sizeof(uint64_t));
+}
+
+void tracking_restore(struct tracking *tracking) {
+        for (uint64_t i = 0; i < tracking_words(tracking); i++)
+                tracking->dirty[i] |= tracking->frozen[i];
+        tracking_commit(tracking);
+}
+
+void tracking_keep_data(struct tracking *tracking, const uint64_t *data) {
+        tracking->has_data = data != NULL;
+        if (data)
+                memcpy(tracking->data, data, tracking_words(tracking) * sizeof(uint64_t));
+}
+
+uint64_t tracking_count_frozen(const struct tracking *tracking) {
+        uint64_t count = 0;
+
+        for (uint64_t i = 0; i < tracking_words(tracking); i++)
+                count += (uint64_t) __builtin_popcountll(tracking->frozen[i]);
+        return count;
+}
+
+/* The first page at or after @page whose bit is @value, or n_pages. */
+static uint64_t tracking_find(const struct tracking *tracking, uint64_t page, bool value) {
+        while (page < tracking->n_pages) {
+                uint64_t word = value ? tracking->frozen[page / 64] : ~tracking->frozen[page / 64];
+
+                word >>= page % 64;
+                if (word) {
+                        page += (uint64_t) __builtin_ctzll(word);
+                        break;
+                }
+                page = (page / 64 + 1) * 64;
+        }
+        return page < tracking->n_pages ? page : tracking->n_pages;
+}
+
+uint64_t tracking_next_frozen(const struct tracking *tracking, uint64_t page) {
+        return tracking_find(tracking, page, true);
+}
+
+bool tracking_next_run(const struct tracking *tracking, uint64_t page, uint64_t gap, uint64_t *ret_start,
+                       uint64_t *ret_end) {
+        uint64_t start = tracking_find(tracking, page, true), end, next;
+
+        if (start == tracking->n_pages)
+                return false;
+        end = tracking_find(tracking, start, false);
+        while ((next = tracking_find(tracking, end, true)) < tracking->n_pages && next - end <= gap)
+                end = tracking_find(tracking, next, false);
+        *ret_start = start;
+        *ret_end = end;
+        return true;
+}
+
+const char *tracking_mode_name(enum tracking_mode mode) {
+        static const char *const names[] = { "off", "sync", "async" };
+
+        return names[mode];
+}

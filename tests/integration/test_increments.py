@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Increments (G8): each member of a chain is the memory of one instant, whatever happened between them."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+from harness import Failure
+
+MIB_PAGES = 256
+MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "6"))
+
+
+def check_member(lab, writer, snapshot, at_least, at_most):
+    """Restore a snapshot, whatever it builds on, and prove that it is one cut."""
+    directory = tempfile.mkdtemp(prefix="restored-", dir=lab.directory)
+    restored = lab.json("restore", snapshot["snapshot"], "--output", directory + "/x")
+    by_size = {region["bytes"]: region["path"] for region in restored["regions"]}
+    try:
+        return lab.check(writer, [by_size[region["bytes"]] for region in writer.regions], at_least, at_most)
+    finally:
+        shutil.rmtree(directory)
+
+
+class Chain:
+    """Takes snapshots, and remembers between which numbers of writes each was taken."""
+
+    def __init__(self, lab, writer, domain="d"):
+        self.lab, self.writer, self.domain, self.members = lab, writer, domain, []
+
+    def take(self, *arguments, incremental=True):
+        at_least = self.writer.completed
+        snapshot = self.lab.snapshot(self.domain, *(["--incremental"] if incremental else []), *arguments)
+        self.members.append((snapshot, at_least, self.writer.issued))
+        return snapshot
+
+    def increment(self, *arguments):
+        snapshot = self.take(*arguments)
+        assert snapshot["kind"] == "increment", snapshot
+        return snapshot
+
+    def prove(self):
+        for snapshot, at_least, at_most in self.members:
+            self.lab.cli("verify", snapshot["snapshot"])
+            check_member(self.lab, self.writer, snapshot, at_least, at_most)
+
+
+def start(lab, **options):
+    writer = lab.start_writer(**{"pages": 16 * MIB_PAGES, "threads": 2, **options})
+    lab.attach(writer)
+    lab.json("tracking", "d", "sync")
+    writer.wait_progress(100)
+    return writer
+
+
+@pytest.mark.parametrize("options", [
+    {"kind": "memfd", "processes": 2, "regions": 2, "zap": True},
+    {"kind": "sealed", "processes": 3, "threads": 1, "kernel_reads": True},
+    {"kind": "tmpfs", "aliases": 2, "regions": 2},
+    {"kind": "anonymous", "processes": 2, "zap": True},
+    {"kind": "hugetlb", "processes": 2},
+], ids=lambda options: options["kind"])
+def test_every_member_of_a_chain_is_one_cut(lab, huge_pages, options):
+    if options["kind"] == "hugetlb":
+        huge_pages(9 * options.get("regions", 1))
+    writer = start(lab, **options)
+    chain = Chain(lab, writer)
+    assert chain.take()["kind"] == "full"
+    for i in range(MEMBERS):
+        writer.wait_progress(50)
+        if i == MEMBERS // 2:
+            writer.fork()
+        snapshot = chain.increment()
+        assert snapshot["parent"] == chain.members[-2][0]["snapshot"].partition("/")[2]
+    chain.prove()
+
+
+def test_only_what_was_written_is_saved(lab):
+    writer = start(lab, kind="sealed", pages=64 * MIB_PAGES, threads=1)
+    chain = Chain(lab, writer)
+    full = chain.take()
+    writer.command("pause")
+    chain.increment()  # what was written until the pause
+    nothing = chain.increment()
+    assert nothing["pages_dirty"] == 0 and nothing["bytes_written"] == 0
+    assert full["bytes_written"] > 100 * nothing["bytes_written"]
+    writer.command("resume")
+    writer.wait_progress(50)
+    some = chain.increment()
+    assert 0 < some["bytes_written"] <= 4096 * some["pages_dirty"]
+    chain.prove()
+
+
+def test_first_snapshot_is_full_and_says_why(lab):
+    writer = start(lab)
+    snapshot = lab.snapshot("d", "--incremental")
+    assert (snapshot["kind"], snapshot["full_reason"]) == ("full", "no snapshot was taken since tracking began")
+    lab.json("tracking", "d", "off")
+    snapshot = lab.snapshot("d", "--incremental")
+    assert (snapshot["kind"], snapshot["full_reason"]) == ("full", "the domain does not track changes")
+    assert writer.worst_us() >= 0
+
+
+def test_failed_increment_costs_nothing(lab):
+    lab.start_daemon("--pool-size", "16M")
+    writer = start(lab, pages=64 * MIB_PAGES, threads=1)
+    chain = Chain(lab, writer)
+    chain.take()
+    for _ in range(3):
+        writer.wait_progress(3000)  # more pages than one buffer has room for: the others have to wait
+        running = lab.cli_start("snapshot", "d", "--incremental", "--max-rate", "200K", "--json")
+        job = lab.wait_drain()["job"]
+        lab.cli("cancel", job)
+        running.communicate()
+        assert running.returncode != 0
+        writer.wait_progress(50)
+        chain.increment()
+    chain.prove()
+
+
+def test_what_happens_between_two_snapshots_is_not_lost(lab):
+    writer = start(lab, kind="memfd", processes=1, regions=2)
+    chain = Chain(lab, writer)
+    chain.take()
+    for command in ("remap", "fork", "remap", "leave"):
+        writer.fork() if command == "fork" else writer.leave() if command == "leave" else writer.command(command)
+        writer.wait_progress(50)
+        chain.increment()
+    chain.prove()
+
+
+def test_restart_of_the_daemon_ends_a_chain(lab):
+    writer = start(lab)
+    store = lab.daemon.store
+    chain = Chain(lab, writer)
+    chain.take()
+    chain.increment()
+    lab.daemon.kill()
+    writer.wait_progress(50)
+    lab.start_daemon(store=store)
+    lab.attach(writer)
+    lab.json("tracking", "d", "sync")
+    assert chain.take()["kind"] == "full"
+    writer.wait_progress(50)
+    chain.increment()
+    chain.prove()
+
+
+def test_parent_cannot_be_deleted_before_its_children(lab):
+    writer = start(lab)
+    chain = Chain(lab, writer)
+    full = chain.take("--name", "full")
+    chain.increment("--name", "child")
+    refused = lab.cli("delete", full["snapshot"], "--json", check=False)
+    assert refused.status == 1 and "child builds on it" in refused.json["message"]
+    lab.cli("delete", "d/child")
+    lab.cli("delete", full["snapshot"])
+    again = lab.snapshot("d", "--incremental")
+    assert again["kind"] == "full" and "was deleted" in again["full_reason"]
+    assert writer.completed > 0
+
+
+def test_other_parent_is_refused(lab):
+    start(lab)
+    lab.snapshot("d", "--name", "one")
+    refused = lab.cli("snapshot", "d", "--incremental", "--parent", "two", check=False)
+    assert refused.status == 1 and "known since snapshot one" in refused.stderr
+
+
+def test_oracle_would_find_a_missing_page(lab):
+    """The proof of the proof: an increment without one of its pages is no state that there ever was."""
+    writer = start(lab, kind="sealed", threads=1)
+    chain = Chain(lab, writer)
+    chain.take()
+    writer.wait_progress(200)
+    snapshot = chain.increment()
+    full, at_least, at_most = chain.members[0]
+    with pytest.raises(Failure):
+        check_member(lab, writer, full, *chain.members[1][1:])
+    assert check_member(lab, writer, snapshot, *chain.members[1][1:]) > at_least <= at_most
