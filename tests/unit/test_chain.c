@@ -134,7 +134,7 @@ static void submit_pages(struct image_writer *writer, const struct model *model,
 }
 
 static json_t *publish(struct image_writer *writer) {
-        json_t *figures = fixture_figures(1), *snapshot;
+        json_t *figures = fixture_figures(1), *snapshot = NULL;
         struct error error = { 0 };
 
         if (image_writer_flush(writer, &error) < 0 || image_writer_publish(writer, figures, 0, &snapshot, &error) < 0)
