@@ -53,9 +53,9 @@ def disk(bare_lab):
     """A function that makes a filesystem of a size in bytes, or skips the test."""
     disks = []
 
-    def make(size_bytes):
+    def make(size_bytes, kind="ext4"):
         try:
-            disks.append(Disk(bare_lab.directory, size_bytes))
+            disks.append(Disk(bare_lab.directory, size_bytes, kind))
         except DiskUnavailable as error:
             pytest.skip(f"no filesystem on a loop device: {error}")
         return disks[0]

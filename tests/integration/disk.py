@@ -11,8 +11,17 @@ import tempfile
 BLKIO = "/sys/fs/cgroup/blkio"
 
 
+# How each kind is made, and the least that it can be made on.
+KINDS = {
+    # No journal: what is tested is the disk, and its size should be what was asked for.
+    "ext4": ("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0"),
+    "xfs": ("mkfs.xfs", "-q"),  # 300 MiB
+    "btrfs": ("mkfs.btrfs", "-q"),  # 110 MiB
+}
+
+
 class DiskUnavailable(Exception):
-    """There are no loop devices here, or no ext4."""
+    """There are no loop devices here, or no such filesystem."""
 
 
 def run(*command):
@@ -20,9 +29,9 @@ def run(*command):
 
 
 class Disk:
-    """An ext4 of a given size in a file below `directory`, mounted at `path`."""
+    """A filesystem of a given size in a file below `directory`, mounted at `path`."""
 
-    def __init__(self, directory, size_bytes):
+    def __init__(self, directory, size_bytes, kind="ext4"):
         self.image = pathlib.Path(directory) / "disk.img"
         self.path = pathlib.Path(directory) / "disk"
         self.path.mkdir()
@@ -31,8 +40,7 @@ class Disk:
         with open(self.image, "wb") as image:
             image.truncate(size_bytes)
         try:
-            # No journal: what is tested is the disk, and its size should be what was asked for.
-            run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", self.image)
+            run(*KINDS[kind], self.image)
             run("mount", "-o", "loop", self.image, self.path)
         except (OSError, subprocess.CalledProcessError) as error:
             raise DiskUnavailable(getattr(error, "stderr", str(error))) from None

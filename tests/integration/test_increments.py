@@ -77,6 +77,31 @@ def test_every_member_of_a_chain_is_one_cut(lab, huge_pages, options):
     chain.prove()
 
 
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_increments_share_data_where_files_can(bare_lab, disk, kind):
+    """Each is a whole image, takes the room of what was written, and needs its parent no more."""
+    volume = disk(400 << 20, kind)
+    bare_lab.start_daemon(store=volume.path / "store")
+    writer = start(bare_lab, kind="sealed", pages=64 * MIB_PAGES)
+    chain = Chain(bare_lab, writer)
+    writer.command("pause")
+    full = chain.take()
+    before = volume.free_bytes()
+    writer.command("resume")
+    for _ in range(4):
+        writer.wait_progress(100)
+        writer.command("pause")  # or it would write to all of it by then
+        snapshot = chain.increment()
+        writer.command("resume")
+        assert not snapshot.get("delta")
+    os.sync()
+    assert before - volume.free_bytes() < full["bytes_written"]
+    chain.prove()
+    chain.members.pop(0)
+    bare_lab.cli("delete", full["snapshot"])
+    chain.prove()
+
+
 def test_only_what_was_written_is_saved(lab):
     writer = start(lab, kind="sealed", pages=64 * MIB_PAGES, threads=1)
     chain = Chain(lab, writer)
