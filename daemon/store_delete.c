@@ -32,11 +32,9 @@ static int move_out(struct store *store, const char *domain, const char *name, c
 static int refuse_with_children(const char *path, const json_t *children, struct error *error) {
         size_t n = json_array_size(children);
 
-        return error_set(error, ERROR_BUSY,
-                         "snapshot %s cannot be deleted, since %s%s%s on it: delete %s first, or have %s made whole "
-                         "('livesnap compact', 'livesnap delete --fold')",
-                         path, json_string_value(json_array_get(children, 0)), n > 1 ? " and others" : "",
-                         n > 1 ? " build" : " builds", n > 1 ? "them" : "it", n > 1 ? "them" : "it");
+        return error_set(error, ERROR_BUSY, "snapshot %s cannot be deleted, since %s%s%s on it: delete %s first", path,
+                         json_string_value(json_array_get(children, 0)), n > 1 ? " and others" : "",
+                         n > 1 ? " build" : " builds", n > 1 ? "them" : "it");
 }
 
 int store_delete(struct store *store, const char *domain, const char *name, uint32_t uid, struct error *error) {
