@@ -97,29 +97,41 @@ struct children {
         const char *domain;
         const char *name;
         json_t *names;
+        struct error *error;
 };
 
-/* One that is damaged needs nothing that could be told. */
+/*
+ * One that is damaged needs nothing that could be told, but one that could not be read may be a child. Return: 0, or 1
+ * with the error set.
+ */
 static int look_at_child(void *data, int directory, const char *name) {
         CLEANUP_STORE_FOUND struct store_found found = STORE_FOUND_INIT;
         const struct children *children = data;
         struct error error = { .kind = ERROR_NONE };
 
-        if (name_is_valid(name) && store_find(children->store, children->domain, name, &found, &error) == 0 &&
-            found.manifest->delta && !strcmp(found.manifest->parent.name, children->name))
+        if (!name_is_valid(name))
+                return 0;
+        if (store_find(children->store, children->domain, name, &found, &error) < 0) {
+                if (error.kind == ERROR_NO_SUCH_SNAPSHOT || error.kind == ERROR_SNAPSHOT_CORRUPT)
+                        return 0;
+                error_set(children->error, error.kind, "cannot tell what builds on snapshot %s/%s: %s",
+                          children->domain, children->name, error.message);
+                return 1;
+        }
+        if (found.manifest->delta && !strcmp(found.manifest->parent.name, children->name))
                 json_array_append_new(children->names, json_string(name));
         return 0;
 }
 
 int store_layers_children(struct store *store, const char *domain, const char *name, json_t **ret,
                           struct error *error) {
-        struct children children = { store, domain, name, json_array() };
+        struct children children = { store, domain, name, json_array(), error };
         CLEANUP_CLOSE int directory = openat(store->root, domain, STORE_OPEN_DIRECTORY);
         int r = directory < 0 ? -errno : store_tree_entries(directory, look_at_child, &children);
 
-        if (r < 0) {
+        if (r != 0) {
                 json_decref(children.names);
-                return store_failed(store, "read", domain, -r, error);
+                return r < 0 ? store_failed(store, "read", domain, -r, error) : -1;
         }
         *ret = children.names;
         return 0;
