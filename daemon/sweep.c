@@ -148,7 +148,7 @@ static bool sweep_chunk(struct sweep_state *state, unsigned region, uint64_t ind
                 return false;
         }
         capture_close(&sweep->run->capture, region, index, chunk->data, &n_saved);
-        sweep_release(state, region, index * CHUNK_BYTES, chunk->bytes);
+        sweep_release(state, region, index * CHUNK_BYTES, CHUNK_BYTES);
         sweep_note_wait(state, c);
         sweep_look_for_loss(state, region, index, chunk->data);
         sweep->run->pages_fault += n_saved;
@@ -233,7 +233,7 @@ static bool sweep_pack_chunk(struct sweep_state *state, unsigned region, uint64_
                 return false;
         }
         capture_close(&sweep->run->capture, region, index, data, &n_saved);
-        sweep_release(state, region, index * CHUNK_BYTES, sweep_chunk_bytes(state, region, index));
+        sweep_release(state, region, index * CHUNK_BYTES, CHUNK_BYTES);
         sweep_note_wait(state, &r->chunks[index]);
         sweep_look_for_loss(state, region, index, data);
         sweep_name_wanted(state, region, index);
@@ -291,10 +291,9 @@ static bool sweep_holes(struct sweep_state *state, unsigned region, struct sweep
         }
         if (cursor->chunk == first)
                 return false;
-        bytes = cursor->chunk == n_chunks ? capture->regions[region].bytes - first * CHUNK_BYTES
-                                          : (cursor->chunk - first) * CHUNK_BYTES;
+        bytes = (cursor->chunk - first) * CHUNK_BYTES;
         sweep_release(state, region, first * CHUNK_BYTES, bytes);
-        state->bytes_swept += bytes;
+        state->bytes_swept += cursor->chunk == n_chunks ? capture->regions[region].bytes - first * CHUNK_BYTES : bytes;
         return true;
 }
 
