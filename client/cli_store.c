@@ -74,6 +74,18 @@ static void print_row(const char *key, const char *value) {
         printf("%-14s%s\n", key, value);
 }
 
+/* What it builds on, or why it is full although an increment was asked for. */
+static void print_kind(const json_t *snapshot) {
+        const char *parent = json_string_value(json_object_get(snapshot, "parent"));
+        const char *reason = json_string_value(json_object_get(snapshot, "full_reason"));
+
+        if (parent)
+                printf("%-14san increment on %s, %s\n", "kind", parent,
+                       json_is_true(json_object_get(snapshot, "delta")) ? "read through it" : "whole by itself");
+        else
+                printf("%-14sfull%s%s\n", "kind", reason ? ": " : "", reason ? reason : "");
+}
+
 static void print_show(const json_t *snapshot) {
         const json_t *regions = json_object_get(snapshot, "regions"), *region, *warning;
         const json_t *fault_us = json_object_get(snapshot, "fault_us");
@@ -82,6 +94,7 @@ static void print_show(const json_t *snapshot) {
         print_row("snapshot", cli_json_text(snapshot, "snapshot"));
         print_row("created", cli_format_time(cli_json_count(snapshot, "created")).text);
         printf("%-14s%.0f\n", "owner", cli_json_count(snapshot, "uid"));
+        print_kind(snapshot);
         print_row("guarantee", cli_json_text(snapshot, "guarantee"));
         print_row("size", cli_format_bytes(cli_json_bytes(regions)).text);
         print_row("written", cli_format_bytes(cli_json_count(snapshot, "bytes_written")).text);

@@ -145,6 +145,19 @@ def test_failed_increment_costs_nothing(lab):
     chain.prove()
 
 
+def test_writers_that_wait_for_the_pool_are_woken_though_pages_stay_armed(bare_lab, built):
+    bare_lab.start_daemon("--pool-size", "8M")
+    writer = start(bare_lab, pages=64 * MIB_PAGES, threads=4, order="ticket")
+    chain = Chain(bare_lab, writer)
+    throttled_us = chain.take("--max-rate", "16M")["throttled_us"]
+    for _ in range(2):
+        writer.wait_progress(5000)
+        throttled_us += chain.increment("--max-rate", "8M")["throttled_us"]
+    assert throttled_us > 0
+    writer.wait_progress(1000)
+    chain.prove()
+
+
 def test_what_happens_between_two_snapshots_is_not_lost(lab):
     writer = start(lab, kind="memfd", processes=1, regions=2)
     chain = Chain(lab, writer)
@@ -178,6 +191,8 @@ def test_parent_cannot_be_deleted_before_its_children(lab):
     chain = Chain(lab, writer)
     full = chain.take("--name", "full")
     chain.increment("--name", "child")
+    assert "an increment on full" in lab.cli("show", "d/child").stdout
+    assert "kind          full\n" in lab.cli("show", "d/full").stdout
     refused = lab.cli("delete", full["snapshot"], "--json", check=False)
     assert refused.status == 1 and "child builds on it" in refused.json["message"]
     lab.cli("delete", "d/child")
