@@ -15,6 +15,7 @@ import report
 import rows_drain
 import rows_faults
 import rows_guest
+import rows_increments
 import rows_restore
 from bench_lab import BenchLab, Failure, OutOfTime
 from figures import Figure, remarks, text_table
@@ -32,6 +33,7 @@ ROWS = {
     "many": rows_drain.many,
     "max-rate": rows_restore.max_rate,
     "guest": rows_guest.guest,
+    "increments": rows_increments.increments,
 }
 PAIRS, PAIRS_QUICK = 7, 3
 # Under the 30 and 5 minutes that were promised, since a round that has begun is finished.

@@ -18,6 +18,7 @@
  *     copy            copy all memory into a buffer that is warm, and say how much processor time that took
  *     help            have the library make all pages writable again that the snapshot left read-only
  *     blocks          how much memory the objects have
+ *     touch N clustered|scattered   write once to each of N pages of the first region, which lie together or apart
  *     restore DOMAIN NAME REGION   into memory that was not used before
  *     quit
  */
@@ -241,6 +242,20 @@ static void command_blocks(const struct program *program) {
         printf("{\"bytes\": %llu}\n", bytes);
 }
 
+static void command_touch(struct program *program, const char *number, bool clustered) {
+        uint64_t n = strtoull(number, NULL, 10), pages = program->bytes / 4096;
+        uint64_t start_ns = bench_now_ns();
+
+        if (n == 0 || n > pages)
+                bench_fail("touch");
+        for (uint64_t i = 0; i < n; i++) {
+                uint64_t page = clustered ? i : i * (pages / n);
+
+                *(volatile uint64_t *) (program->addresses[0] + page * 4096) = ++program->random;
+        }
+        printf("{\"us\": %.1f}\n", (double) (bench_now_ns() - start_ns) / 1e3);
+}
+
 static void command_restore(const struct program *program, const char *domain, const char *name, const char *region) {
         struct livesnap *livesnap = livesnap_connect(program->socket);
         void *memory = mmap(NULL, program->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -377,6 +392,8 @@ static bool obey(struct program *program, char *line) {
                 command_help(program);
         else if (n == 1 && !strcmp(words[0], "blocks"))
                 command_blocks(program);
+        else if (n == 3 && !strcmp(words[0], "touch"))
+                command_touch(program, words[1], !strcmp(words[2], "clustered"));
         else if (n == 4 && !strcmp(words[0], "restore"))
                 command_restore(program, words[1], words[2], words[3]);
         else
