@@ -154,10 +154,10 @@ bool changes_freeze_vanished(struct fault_thread *thread, struct run *run) {
         TAILQ_FOREACH (region, &thread->domain->regions, link) {
                 const uint64_t *data_at_cut = run->capture.regions[region->index].data_at_cut;
 
-                if (!data_at_cut)
-                        continue;
+                if (!data_at_cut && !region->tracking->has_data)
+                        continue; /* sealed, and was so at the parent's cut */
                 /* A hole that was punched and then read is data again, so not only holes tell of a punch. */
-                if (!watch || !region->tracking->has_data || removal_watch_modified(watch, region) ||
+                if (!watch || !data_at_cut || !region->tracking->has_data || removal_watch_modified(watch, region) ||
                     removal_watch_shrunk(watch, region))
                         more |= changes_freeze_all(region->tracking);
                 else

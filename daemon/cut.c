@@ -191,13 +191,16 @@ int cut_make(struct fault_thread *thread, struct run *run, struct error *error) 
         cut.deadline_ns = start_ns + run->max_hold_ns + cut_allowance_ns(thread->domain);
         cut.partial = changes_keep_armed(&thread->changes);
         changes_freeze(thread, run);
-        /* A hole is one of the cut only if all is armed when it is looked for, and so are those that are found. */
-        do
+        /*
+         * A hole is one of the cut only if all is armed when it is looked for, and so are those that are found. The new
+         * watch starts before the old one is asked, so that no change falls between them.
+         */
+        do {
                 if (cut_arm(&cut, error) < 0)
                         return -1;
-        while (run->increment && changes_freeze_vanished(thread, run));
+                removal_watch_start(run->removal, thread->domain);
+        } while (run->increment && changes_freeze_vanished(thread, run));
         changes_note_armed(thread, true);
-        removal_watch_start(run->removal, thread->domain);
         run->hold_ns = clock_now_ns() - start_ns;
         return 0;
 }

@@ -79,8 +79,8 @@ static void event_note_left_behind(const struct context *context, uint64_t from,
 /*
  * The event does not tell a plain move from MREMAP_DONTUNMAP, which leaves the old place writable and unarmed, nor how
  * far the mapping grew; with an old size of zero a second, unarmed mapping was made and the length is 0. Registration
- * and protection of what was moved have moved with it. What became of the rest is looked up: by the census before the
- * next cut, and in the course of a snapshot by event_settle_remaps().
+ * and protection of what was moved have moved with it. What became of the rest is looked up by the census before the
+ * next cut; a snapshot that is being taken ends.
  */
 static void event_on_remap(struct fault_thread *thread, struct context *context, uint64_t from, uint64_t to,
                            uint64_t length) {

@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -220,3 +221,79 @@ def test_oracle_would_find_a_missing_page(lab):
     with pytest.raises(Failure):
         check_member(lab, writer, full, *chain.members[1][1:])
     assert check_member(lab, writer, snapshot, *chain.members[1][1:]) > at_least <= at_most
+
+
+# A program whose memory changes only when it is told to.
+VICTIM = """
+import fcntl, mmap, os, sys
+fd = os.memfd_create("victim", os.MFD_ALLOW_SEALING)
+os.ftruncate(fd, 4 << 20)
+memory = mmap.mmap(fd, 4 << 20)
+memory[:] = b"x" * (4 << 20)
+print(fd, flush=True)
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+
+
+class Victim:
+    def __init__(self, lab):
+        self.lab = lab
+        self.process = subprocess.Popen(["/usr/bin/python3", "-c", VICTIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.path = f"/proc/{self.process.pid}/fd/{int(self.process.stdout.readline())}"
+        lab.json("attach", "--pid", self.process.pid, "--domain", "d", "--object", "*victim*")
+        lab.json("tracking", "d", "sync")
+        lab.snapshot("d")
+
+    def do(self, statement):
+        self.process.stdin.write(statement + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+    def prove(self):
+        snapshot = self.lab.snapshot("d", "--incremental")
+        assert snapshot["kind"] == "increment"
+        directory = tempfile.mkdtemp(prefix="restored-", dir=self.lab.directory) + "/x"
+        restored = self.lab.json("restore", snapshot["snapshot"], "--output", directory)
+        with open(restored["regions"][0]["path"], "rb") as image, open(self.path, "rb") as memory:
+            assert image.read() == memory.read()
+        return snapshot
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@pytest.fixture
+def victim(lab):
+    victim = Victim(lab)
+    yield victim
+    victim.close()
+
+
+def punch(victim, page):
+    subprocess.run(["fallocate", "--punch-hole", "--offset", str(page * 4096), "--length", "4096", victim.path], check=True)
+
+
+def test_hole_that_was_punched_is_zero(victim):
+    punch(victim, 7)
+    assert victim.prove()["pages_dirty"] >= 1
+
+
+def test_hole_that_was_punched_before_a_seal_is_zero(victim):
+    """A sealed region needs no map of its holes, but what was punched before the seal must not be forgotten."""
+    punch(victim, 7)
+    victim.do("fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | 0x10)")
+    victim.prove()
+    assert victim.prove()["pages_dirty"] == 0
+
+
+def test_mapping_that_came_and_went_between_snapshots(victim):
+    """A second mapping by mremap(), of which no event tells the length, is written and gone before anybody looks."""
+    victim.do("import ctypes; libc = ctypes.CDLL(None, use_errno=True); libc.mremap.restype = ctypes.c_void_p")
+    victim.do("at = ctypes.addressof(ctypes.c_char.from_buffer(memory))")
+    victim.do("second = libc.mremap(ctypes.c_void_p(at), ctypes.c_size_t(0), ctypes.c_size_t(1 << 20), 1)")
+    victim.do("assert second not in (None, 2**64 - 1), ctypes.get_errno(); ctypes.memset(second + 4096 * 9, 0x79, 4096)")
+    victim.do("libc.munmap(ctypes.c_void_p(second), ctypes.c_size_t(1 << 20))")
+    victim.prove()
