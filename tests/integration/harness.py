@@ -81,10 +81,11 @@ def open_descriptors(pid):
     kinds = collections.Counter()
     for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
         of_task = collections.Counter()
-        for fd in task.joinpath("fd").glob("*"):
-            with contextlib.suppress(OSError):
-                target = os.readlink(fd)
-                of_task[target.partition(":[")[0] if target.startswith(("socket", "pipe")) else target] += 1
+        with contextlib.suppress(OSError):  # a thread may end while it is looked at
+            for fd in task.joinpath("fd").iterdir():
+                with contextlib.suppress(OSError):
+                    target = os.readlink(fd)
+                    of_task[target.partition(":[")[0] if target.startswith(("socket", "pipe")) else target] += 1
         kinds |= of_task  # the same table seen from several threads counts once
     return kinds
 
