@@ -4,20 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
-#include "common/uffd.h"
+#include "daemon/arm.h"
 #include "daemon/clock.h"
 #include "daemon/removal.h"
 
-/* One arm call covers no more, so that the deadline is looked at in between. */
-#define CUT_PIECE_BYTES (1ULL << 30)
 /* What arming costs a kernel at most, for each GiB, is not held against --max-hold. */
 #define CUT_NS_PER_GIB (30 * NSEC_PER_MSEC)
-
-/*
- * Where only some pages have to be armed they are armed in runs. To walk over a page that is armed already costs little
- * against the call itself, so runs that lie so many pages apart at most are armed with one.
- */
-#define CUT_GAP_PAGES 32
 
 struct cut {
         struct fault_thread *thread;
@@ -30,38 +22,6 @@ static bool cut_is_late(const struct cut *cut) {
         return clock_now_ns() > cut->deadline_ns;
 }
 
-/*
- * Kernels of the 6.1 series protect only a range within one VMA and stop with ENOENT at its end; later ones do where
- * something else was mapped in between. Halving finds every part that can be armed. What is not mapped needs no arming.
- */
-static int cut_arm_parts(struct cut *cut, struct context *context, uint64_t address, uint64_t length,
-                         uint64_t page_bytes) {
-        uint64_t half = length / 2 / page_bytes * page_bytes;
-        int r = fault_retry(cut->thread, uffd_arm, context, address, length, cut->deadline_ns);
-
-        if (r != -ENOENT || length <= page_bytes)
-                return r == -ENOENT ? 0 : r;
-        if (cut_is_late(cut))
-                return -ETIME;
-        r = cut_arm_parts(cut, context, address, half, page_bytes);
-        if (r < 0)
-                return r;
-        return cut_arm_parts(cut, context, address + half, length - half, page_bytes);
-}
-
-static int cut_arm_range(struct cut *cut, struct context *context, uint64_t address, uint64_t length,
-                         uint64_t page_bytes) {
-        int r = 0;
-
-        for (uint64_t at = 0; at < length && r == 0; at += CUT_PIECE_BYTES) {
-                r = cut_arm_parts(cut, context, address + at,
-                                  length - at < CUT_PIECE_BYTES ? length - at : CUT_PIECE_BYTES, page_bytes);
-                if (r == 0 && cut_is_late(cut))
-                        r = -ETIME;
-        }
-        return r;
-}
-
 /* Arm the pages of a mapping that may have lost their protection since an earlier cut. */
 static int cut_arm_written(struct cut *cut, struct context *context, const struct mapping *mapping) {
         const struct tracking *tracking = mapping->region->tracking;
@@ -69,11 +29,11 @@ static int cut_arm_written(struct cut *cut, struct context *context, const struc
         uint64_t last = first + mapping->length / page_bytes, page = first, start, end;
         int r = 0;
 
-        while (r == 0 && page < last && tracking_next_run(tracking, page, CUT_GAP_PAGES, &start, &end) &&
+        while (r == 0 && page < last && tracking_next_run(tracking, page, ARM_GAP_PAGES, &start, &end) &&
                start < last) {
                 page = end < last ? end : last;
-                r = cut_arm_range(cut, context, mapping->address + (start - first) * page_bytes,
-                                  (page - start) * page_bytes, page_bytes);
+                r = arm_range(cut->thread, context, mapping->address + (start - first) * page_bytes,
+                              (page - start) * page_bytes, page_bytes, cut->deadline_ns);
         }
         return r;
 }
@@ -85,7 +45,8 @@ static int cut_arm_mapping(struct cut *cut, struct context *context, const struc
         if (cut->partial && !mapping->unarmed)
                 r = cut_arm_written(cut, context, mapping);
         else
-                r = cut_arm_range(cut, context, mapping->address, mapping->length, mapping->region->page_bytes);
+                r = arm_range(cut->thread, context, mapping->address, mapping->length, mapping->region->page_bytes,
+                              cut->deadline_ns);
         cut->run->arm_ns += clock_now_ns() - start_ns;
         return r;
 }
