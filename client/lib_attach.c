@@ -17,7 +17,7 @@
 #include "common/uffd.h"
 
 /*
- * Handing over a userfaultfd without keeping a copy.
+ * Handing over userfaultfds without keeping a copy: two, one for each way of tracking.
  *
  * The daemon must be the only holder: when it dies, the kernel wakes all threads only if that closes the last copy.
  * Were the descriptor made in the program's own table, a fork in another thread between its making and its closing
@@ -29,11 +29,13 @@
  * copy does not release those of the program.)
  */
 
+#define ATTACH_UFFDS 2u
+
 struct attach {
         struct livesnap *livesnap;
         json_t *parameters;
         size_t n_objects;
-        int *fds; /* n_objects descriptors of objects (borrowed), and room for the userfaultfd */
+        int *fds; /* n_objects descriptors of objects (borrowed), and room for the userfaultfds */
         int result;
         char error_name[128];
         char error_message[1024];
@@ -90,13 +92,9 @@ static int get_device(struct livesnap *livesnap) {
         return device;
 }
 
-static int make_userfaultfd(struct livesnap *livesnap) {
-        CLEANUP_CLOSE int device = get_device(livesnap);
-        int uffd;
+static int make_userfaultfd(int device) {
+        int uffd = uffd_new(device);
 
-        if (device < 0)
-                return -1;
-        uffd = uffd_new(device);
         if (uffd == -ENOTTY)
                 return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "what livesnapd gave is not /dev/userfaultfd");
         if (uffd < 0)
@@ -126,15 +124,25 @@ static void attach_on_reply(void *data, struct livesnap_reply *reply) {
 static int hand_over(struct attach *attach) {
         struct attach_reply result = { 0 };
         struct livesnap_callback callback = { .function = attach_on_reply, .data = &result };
+        CLEANUP_CLOSE int device = get_device(attach->livesnap);
+        int *uffds = attach->fds + attach->n_objects;
         int r;
 
-        attach->fds[attach->n_objects] = make_userfaultfd(attach->livesnap);
-        if (attach->fds[attach->n_objects] < 0)
+        if (device < 0)
                 return -1;
-        r = connection_start(attach->livesnap, "Attach", attach->parameters, attach->fds, attach->n_objects + 1, 0,
-                             &callback);
-        /* The queue has its own until it is sent: when the daemon looks at this process, there is none left. */
-        close(attach->fds[attach->n_objects]);
+        uffds[0] = make_userfaultfd(device);
+        if (uffds[0] < 0)
+                return -1;
+        uffds[1] = make_userfaultfd(device);
+        if (uffds[1] < 0) {
+                close(uffds[0]);
+                return -1;
+        }
+        r = connection_start(attach->livesnap, "Attach", attach->parameters, attach->fds,
+                             attach->n_objects + ATTACH_UFFDS, 0, &callback);
+        /* The queue has its own until they are sent: when the daemon looks at this process, there is none left. */
+        close(uffds[0]);
+        close(uffds[1]);
         if (r == 0)
                 r = connection_wait(attach->livesnap, &result.done);
         if (r < 0)
@@ -170,9 +178,9 @@ static int attach_in_thread(struct attach *attach) {
 }
 
 static int check_regions(struct livesnap_region *const *regions, size_t n_regions) {
-        if (n_regions == 0 || n_regions >= VARLINK_FDS_MAX)
+        if (n_regions == 0 || n_regions > VARLINK_FDS_MAX - ATTACH_UFFDS)
                 return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "one call attaches 1 to %u regions, not %zu",
-                                VARLINK_FDS_MAX - 1, n_regions);
+                                VARLINK_FDS_MAX - ATTACH_UFFDS, n_regions);
         for (size_t i = 0; i < n_regions; i++)
                 if (regions[i]->n_mappings == 0)
                         return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT,

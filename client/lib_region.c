@@ -176,9 +176,10 @@ static json_t *build_region(const struct livesnap_region *region, size_t index) 
 }
 
 static json_t *build_mapping(const struct region_mapping *mapping, size_t region, size_t userfaultfd) {
-        return json_pack("{s:I, s:I, s:I, s:I, s:I}", "region", (json_int_t) region, "userfaultfd",
-                         (json_int_t) userfaultfd, "address", (json_int_t) (uintptr_t) mapping->address, "length",
-                         (json_int_t) mapping->length_bytes, "offset", (json_int_t) mapping->offset_bytes);
+        return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "region", (json_int_t) region, "userfaultfd",
+                         (json_int_t) userfaultfd, "userfaultfd_async", (json_int_t) userfaultfd + 1, "address",
+                         (json_int_t) (uintptr_t) mapping->address, "length", (json_int_t) mapping->length_bytes,
+                         "offset", (json_int_t) mapping->offset_bytes);
 }
 
 json_t *region_build_parameters(const char *domain, struct livesnap_region *const *regions, size_t n_regions) {

@@ -27,7 +27,8 @@ struct livesnap_region {
 /**
  * region_build_parameters() - the parameters of the method Attach
  *
- * The descriptor of region i gets index i, and the one userfaultfd index @n_regions. Return: a new reference, or NULL
+ * The descriptor of region i gets index i, the userfaultfd index @n_regions, and that for asynchronous tracking the
+ * next one. Return: a new reference, or NULL
  * where memory is short.
  */
 json_t *region_build_parameters(const char *domain, struct livesnap_region *const *regions, size_t n_regions);

@@ -6,8 +6,9 @@
  * PAGEMAP_SCAN (Linux 6.7): which pages of a process were written since an asynchronous userfaultfd protected them.
  *
  * Asked the other way round: which are protected still? What is not counts as written. A page that was written and then
- * taken out of the page table, by reclaim or MADV_DONTNEED, has neither an entry nor a marker that could tell of it, and
- * what PAGE_IS_WRITTEN says of such a place is the kernel's choice. That a page is protected is said by what is there.
+ * taken out of the page table, by reclaim or MADV_DONTNEED, has neither an entry nor a marker that could tell of it,
+ * and what PAGE_IS_WRITTEN says of such a place is the kernel's choice. That a page is protected is said by what is
+ * there.
  */
 
 #include <stddef.h>

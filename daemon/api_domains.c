@@ -50,30 +50,46 @@ static bool api_read_attach_region(struct call *call, json_t *json, unsigned ind
         return !wrong;
 }
 
-/* Mappings of one process share its userfaultfd. Returns its place in the request, or -1 if the descriptor is not
- * there. */
-static int api_find_attach_uffd(struct call *call, struct attach_request *request, uint64_t *indices, uint64_t index,
-                                pid_t pid) {
-        unsigned i;
+/* Mappings of one process share its userfaultfds. NULL where the descriptor is not there, or is of another process. */
+static struct attach_uffd *api_find_attach_uffd(struct call *call, struct attach_request *request, uint64_t index,
+                                                pid_t pid) {
+        struct attach_uffd *uffd;
 
-        for (i = 0; i < request->n_uffds; i++)
-                if (indices[i] == index)
-                        return request->uffds[i].pid == pid ? (int) i : -1;
-        request->uffds[i] = (struct attach_uffd){ .fd = call_take_fd(call, index), .pid = pid };
-        if (request->uffds[i].fd < 0)
-                return -1;
-        indices[i] = index;
+        for (unsigned i = 0; i < request->n_uffds; i++)
+                if (request->uffds[i].index == index)
+                        return request->uffds[i].pid == pid ? &request->uffds[i] : NULL;
+        uffd = &request->uffds[request->n_uffds];
+        *uffd = (struct attach_uffd){
+                .fd = call_take_fd(call, index),
+                .async_fd = -1,
+                .pid = pid,
+                .index = index,
+                .async_index = UINT64_MAX,
+        };
+        if (uffd->fd < 0)
+                return NULL;
         request->n_uffds++;
-        return (int) i;
+        return uffd;
 }
 
-static bool api_read_attach_mapping(struct call *call, json_t *json, unsigned index, struct attach_request *request,
-                                    uint64_t *uffd_indices) {
+/* The second one of a process may be left away, or named by some of its mappings only. */
+static bool api_take_async_uffd(struct call *call, struct attach_uffd *uffd, uint64_t index) {
+        if (index == UINT64_MAX || index == uffd->async_index)
+                return true;
+        if (uffd->async_fd >= 0)
+                return false;
+        uffd->async_fd = call_take_fd(call, index);
+        uffd->async_index = index;
+        return uffd->async_fd >= 0;
+}
+
+static bool api_read_attach_mapping(struct call *call, json_t *json, unsigned index, struct attach_request *request) {
         struct attach_mapping *mapping = &request->mappings[index];
-        uint64_t region = 0, uffd = 0, pid = (uint64_t) call_peer_pid(call);
+        uint64_t region = 0, uffd_index = 0, async_index = UINT64_MAX, pid = (uint64_t) call_peer_pid(call);
         const struct parameter parameters[] = {
                 { "region", .required = true, .number = &region },
-                { "userfaultfd", .required = true, .number = &uffd },
+                { "userfaultfd", .required = true, .number = &uffd_index },
+                { "userfaultfd_async", .number = &async_index },
                 { "address", .required = true, .number = &mapping->address },
                 { "length", .required = true, .number = &mapping->length },
                 { "offset", .required = true, .number = &mapping->offset },
@@ -82,7 +98,7 @@ static bool api_read_attach_mapping(struct call *call, json_t *json, unsigned in
         };
         struct error error = { 0 };
         const char *wrong = parameters_read(json, parameters);
-        int place = -1;
+        struct attach_uffd *uffd = NULL;
 
         if (!wrong && call_peer_uid(call) != 0 && pid != (uint64_t) call_peer_pid(call)) {
                 error_set(&error, ERROR_PERMISSION_DENIED, "only root may attach another process");
@@ -94,21 +110,22 @@ static bool api_read_attach_mapping(struct call *call, json_t *json, unsigned in
         if (!wrong && (pid == 0 || pid > INT32_MAX))
                 wrong = "pid";
         if (!wrong) {
-                place = api_find_attach_uffd(call, request, uffd_indices, uffd, (pid_t) pid);
-                if (place < 0)
+                uffd = api_find_attach_uffd(call, request, uffd_index, (pid_t) pid);
+                if (!uffd)
                         wrong = "userfaultfd";
+                else if (!api_take_async_uffd(call, uffd, async_index))
+                        wrong = "userfaultfd_async";
         }
         if (wrong) {
                 call_fail_parameter(call, "mappings[%u].%s", index, wrong);
                 return false;
         }
         mapping->region = (unsigned) region;
-        mapping->uffd = (unsigned) place;
+        mapping->uffd = (unsigned) (uffd - request->uffds);
         return true;
 }
 
 static bool api_read_attach(struct call *call, json_t *regions, json_t *mappings, struct attach_request *request) {
-        uint64_t *uffd_indices;
         size_t n_regions = json_array_size(regions), n_mappings = json_array_size(mappings);
         bool good = true;
 
@@ -123,8 +140,7 @@ static bool api_read_attach(struct call *call, json_t *regions, json_t *mappings
         request->regions = calloc(n_regions, sizeof(*request->regions));
         request->mappings = calloc(n_mappings, sizeof(*request->mappings));
         request->uffds = calloc(n_mappings, sizeof(*request->uffds));
-        uffd_indices = calloc(n_mappings, sizeof(*uffd_indices));
-        if (!request->regions || !request->mappings || !request->uffds || !uffd_indices) {
+        if (!request->regions || !request->mappings || !request->uffds) {
                 call_fail(call, &(struct error){ ERROR_INTERNAL, "out of memory" });
                 good = false;
         }
@@ -135,9 +151,8 @@ static bool api_read_attach(struct call *call, json_t *regions, json_t *mappings
         }
         for (size_t i = 0; i < n_mappings && good; i++) {
                 request->n_mappings = (unsigned) i + 1;
-                good = api_read_attach_mapping(call, json_array_get(mappings, i), (unsigned) i, request, uffd_indices);
+                good = api_read_attach_mapping(call, json_array_get(mappings, i), (unsigned) i, request);
         }
-        free(uffd_indices);
         return good;
 }
 

@@ -31,9 +31,12 @@ void attach_request_deinit(struct attach_request *request) {
         for (unsigned i = 0; i < request->n_regions; i++)
                 if (request->regions[i].object >= 0)
                         close(request->regions[i].object);
-        for (unsigned i = 0; i < request->n_uffds; i++)
+        for (unsigned i = 0; i < request->n_uffds; i++) {
                 if (request->uffds[i].fd >= 0)
                         close(request->uffds[i].fd);
+                if (request->uffds[i].async_fd >= 0)
+                        close(request->uffds[i].async_fd);
+        }
         free(request->regions);
         free(request->mappings);
         free(request->uffds);
@@ -170,10 +173,9 @@ static int attach_check_pins(struct attach *attach, pid_t pid) {
         return 0;
 }
 
-static int attach_handshake(struct attach *attach, int uffd) {
+static int attach_check_uffd(struct attach *attach, int uffd) {
         char path[64], target[64];
         ssize_t n;
-        int r;
 
         snprintf(path, sizeof(path), "/proc/self/fd/%d", uffd);
         n = readlink(path, target, sizeof(target) - 1);
@@ -183,6 +185,14 @@ static int attach_handshake(struct attach *attach, int uffd) {
         if (fcntl(uffd, F_SETFL, O_NONBLOCK) < 0)
                 return error_set(attach->error, ERROR_BAD_MAPPING, "cannot make the userfaultfd non-blocking: %s",
                                  strerror(errno));
+        return 0;
+}
+
+static int attach_handshake(struct attach *attach, int uffd) {
+        int r = attach_check_uffd(attach, uffd);
+
+        if (r < 0)
+                return r;
         r = uffd_handshake(uffd, ATTACH_FEATURES, NULL);
         if (r == 0)
                 return 0;
@@ -197,6 +207,34 @@ static int attach_handshake(struct attach *attach, int uffd) {
         /* The kernel was tried when the daemon started, so it is not the features that it finds invalid. */
         return error_set(attach->error, ERROR_BAD_MAPPING,
                          "the userfaultfd cannot be used (%s): it was used before; send a fresh one", strerror(-r));
+}
+
+/* Where the kernel has not what the second one is for (6.7) there is none, and nothing that could be tracked so. */
+static int attach_handshake_async(struct attach *attach, struct attach_uffd *uffd) {
+        if (uffd->async_fd < 0)
+                return 0;
+        if (attach_check_uffd(attach, uffd->async_fd) < 0)
+                return -1;
+        if (uffd_handshake(uffd->async_fd, ATTACH_FEATURES | UFFD_FEATURE_WP_ASYNC, NULL) < 0)
+                close(steal_fd(&uffd->async_fd));
+        return 0;
+}
+
+/* The context of a process, under the userfaultfd that the domain's way of tracking needs. Takes both. */
+static int attach_make_context(struct attach *attach, struct attach_uffd *uffd, struct context **ret) {
+        bool async = changes_get_mode(attach->entry->thread) == TRACKING_ASYNC;
+
+        if (async && uffd->async_fd < 0)
+                return error_set(
+                        attach->error, ERROR_BAD_REQUEST,
+                        "domain %s is tracked asynchronously, for which process %d needs a second userfaultfd: "
+                        "send one, or choose another way ('livesnap tracking %s sync')",
+                        attach->entry->domain->name, (int) uffd->pid, attach->entry->domain->name);
+        if (context_new(async ? uffd->async_fd : uffd->fd, async, uffd->pid, ret) < 0)
+                return error_set(attach->error, ERROR_INTERNAL, "out of memory");
+        (*ret)->spare = async ? uffd->fd : uffd->async_fd;
+        uffd->fd = uffd->async_fd = -1;
+        return 0;
 }
 
 static int attach_register(struct attach *attach, struct context *context, const struct attach_mapping *wanted) {
@@ -243,10 +281,10 @@ static int attach_uffd(struct attach *attach, unsigned index) {
         if (r < 0)
                 return attach_explain_maps(attach, uffd->pid, r);
         r = attach_handshake(attach, uffd->fd);
-        if (r == 0 && context_new(uffd->fd, uffd->pid, &attach->contexts[index]) < 0)
-                r = error_set(attach->error, ERROR_INTERNAL, "out of memory");
         if (r == 0)
-                uffd->fd = -1;
+                r = attach_handshake_async(attach, uffd);
+        if (r == 0)
+                r = attach_make_context(attach, uffd, &attach->contexts[index]);
         for (unsigned i = 0; i < attach->request->n_mappings && r == 0; i++) {
                 const struct attach_mapping *mapping = &attach->request->mappings[i];
 

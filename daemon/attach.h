@@ -34,8 +34,10 @@ struct attach_mapping {
 };
 
 struct attach_uffd {
-        int fd; /* owned until attach_all() */
+        int fd;       /* owned until attach_all() */
+        int async_fd; /* the same; a second one of the same process, for asynchronous tracking, or -1 */
         pid_t pid;
+        uint64_t index, async_index; /* as the call names them */
 };
 
 struct attach_request {

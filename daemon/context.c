@@ -6,12 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
-int context_new(int uffd, pid_t pid, struct context **ret) {
+int context_new(int uffd, bool async, pid_t pid, struct context **ret) {
         struct context *context = calloc(1, sizeof(*context));
 
         if (!context)
                 return -ENOMEM;
         context->uffd = uffd;
+        context->spare = -1;
+        context->async = async;
         context->pid = pid;
         context->n_refs = 1;
         *ret = context;
@@ -28,6 +30,8 @@ void context_unref(struct context *context) {
         if (!context || atomic_fetch_sub_explicit(&context->n_refs, 1, memory_order_acq_rel) > 1)
                 return;
         close(context->uffd);
+        if (context->spare >= 0)
+                close(context->spare);
         free(context->mappings);
         free(context);
 }

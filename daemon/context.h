@@ -3,7 +3,12 @@
 #define LIVESNAP_DAEMON_CONTEXT_H
 
 /*
- * A context: one userfaultfd, hence the address space of one process, and the mappings that it tracks there.
+ * A context: a userfaultfd, hence the address space of one process, and the mappings that it tracks there.
+ *
+ * What a userfaultfd can is fixed when it is made, so there is one for each way of tracking (tracking.h): one whose
+ * faults come to us, and one whose faults the kernel answers. A mapping is under one of them at a time, and all of a
+ * context's are under the same. The other one is spare: messages that are left over may still come from it. A forked
+ * child has only that which its parent's mappings were under.
  *
  * Reference counted, because a sweep may still disarm through it while the fault thread lets it go; the descriptor is
  * closed with the last reference. Its list of mappings belongs to whoever may change the domain (see domain.h).
@@ -28,8 +33,10 @@ struct mapping {
 };
 
 struct context {
-        int uffd;  /* owned: nobody else has a copy */
-        pid_t pid; /* 0: a forked child, whose events do not tell */
+        int uffd;   /* owned: nobody else has a copy. Its mappings are under this one. */
+        int spare;  /* owned likewise; the one for the other way of tracking, or -1: there is none */
+        bool async; /* the kernel answers faults on `uffd` by itself (WP_ASYNC) */
+        pid_t pid;  /* 0: a forked child, whose events do not tell */
         _Atomic unsigned n_refs;
         unsigned n_mappings;
         unsigned n_allocated;
@@ -40,8 +47,8 @@ struct context {
         uint64_t stuck_since_ns;  /* since when they all were */
 };
 
-/** context_new() - @uffd is consumed on success only. Return: 0 or -ENOMEM. */
-int context_new(int uffd, pid_t pid, struct context **ret);
+/** context_new() - without a spare; @uffd is consumed on success only. Return: 0 or -ENOMEM. */
+int context_new(int uffd, bool async, pid_t pid, struct context **ret);
 struct context *context_ref(struct context *context);
 void context_unref(struct context *context);
 

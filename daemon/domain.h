@@ -19,8 +19,8 @@
 
 #define DOMAIN_REGIONS_MAX 1024u
 #define DOMAIN_CONTEXTS_MAX 16384u
-/* Each is a descriptor of the daemon's: with all the domains that a user may have, a quarter of LimitNOFILE. */
-#define DOMAIN_CONTEXTS_USER_MAX 2048u
+/* Each is two descriptors of the daemon's: with all the domains that a user may have, a quarter of LimitNOFILE. */
+#define DOMAIN_CONTEXTS_USER_MAX 1024u
 
 struct domain {
         char name[REGION_NAME_MAX + 1];

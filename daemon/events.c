@@ -41,7 +41,7 @@ static void event_on_fork(struct fault_thread *thread, const struct context *par
         /* The kernel gives the child the flags that its parent was made with, not those that we have set since. */
         (void) fcntl(uffd, F_SETFL, O_NONBLOCK);
         (void) fcntl(uffd, F_SETFD, FD_CLOEXEC);
-        if (context_new(uffd, 0, &child) < 0) {
+        if (context_new(uffd, parent->async, 0, &child) < 0) {
                 close(uffd);
                 event_lose(thread, "there was no memory to track a forked process", RUN_NO_MEMORY);
                 return;

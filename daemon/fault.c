@@ -26,6 +26,8 @@
 #define FAULT_DRAIN_READS 16
 /* For how long all of a domain may be tried to be disarmed gently, before it is done by force. */
 #define FAULT_GENTLE_NS (20 * NSEC_PER_MSEC)
+/* Which userfaultfd of a context an epoll event is of: in the lowest bit of the context's address. */
+#define FAULT_ASYNC UINT64_C(1)
 
 struct fault_call {
         int (*function)(struct fault_thread *thread, void *data);
@@ -210,6 +212,67 @@ void fault_release(struct context *context, const struct mapping *mapping) {
         (void) uffd_wake(context->uffd, mapping->address, mapping->length);
 }
 
+/*
+ * Nothing is under the spare one any more, but somebody may have been on the way when the mappings changed over, and
+ * sleep until this is read. A child that was forked under it has it alone, and is not tracked: the census finds it.
+ * What was moved under it is taken out, for the census to find as well.
+ */
+static void fault_read_spare(struct context *context) {
+        struct uffd_msg messages[FAULT_BATCH];
+        int n = uffd_read(context->spare, messages, FAULT_BATCH);
+
+        for (int i = 0; i < n; i++) {
+                const struct uffd_msg *m = &messages[i];
+
+                switch (m->event) {
+                case UFFD_EVENT_FORK:
+                        close((int) m->arg.fork.ufd);
+                        break;
+                case UFFD_EVENT_REMAP:
+                        (void) uffd_unregister(context->spare, m->arg.remap.to, m->arg.remap.len);
+                        (void) uffd_wake(context->spare, m->arg.remap.to, m->arg.remap.len);
+                        break;
+                case UFFD_EVENT_PAGEFAULT:
+                        (void) uffd_wake(context->spare, m->arg.pagefault.address & ~(CHUNK_BYTES - 1), CHUNK_BYTES);
+                        break;
+                default:
+                        break;
+                }
+        }
+}
+
+int fault_change_over(struct fault_thread *thread, struct context *context) {
+        const struct mapping *next;
+        uint64_t address = 0;
+        int uffd = context->uffd, r = 0;
+
+        if (context->spare < 0)
+                return -ENOENT;
+        while ((next = context_next(context, address))) {
+                address = next->address + next->length;
+                fault_release(context, next);
+        }
+        context->uffd = context->spare;
+        context->spare = uffd;
+        context->async = !context->async;
+        address = 0;
+        while (r == 0 && (next = context_next(context, address))) {
+                struct mapping m = *next;
+
+                address = m.address + m.length;
+                r = uffd_register_wp(context->uffd, m.address, m.length);
+                /* It was unmapped or moved, and the message of that waits to be read. */
+                if (r == -EINVAL || r == -EBUSY) {
+                        pthread_mutex_lock(&thread->domain->lock);
+                        r = context_remove(context, m.address, m.length);
+                        pthread_mutex_unlock(&thread->domain->lock);
+                }
+        }
+        if (r < 0 && uffd_owner_is_alive(context->uffd))
+                thread->domain->untracked = "the memory of a process could not be registered again";
+        return 0;
+}
+
 /* A client that forks or unmaps without end has every gentle disarm refused, so there is one deadline for all. */
 static void fault_disarm_mapping(struct fault_thread *thread, struct context *context, const struct mapping *mapping,
                                  uint64_t deadline_ns) {
@@ -377,12 +440,17 @@ static void *fault_main(void *data) {
                 bool calls = false;
 
                 for (int i = 0; i < n; i++) {
-                        if (!events[i].data.ptr)
+                        bool async = events[i].data.u64 & FAULT_ASYNC;
+                        struct context *context = (struct context *) (events[i].data.u64 & ~FAULT_ASYNC);
+
+                        if (!context)
                                 calls = true;
                         else if (events[i].events & EPOLLERR)
-                                fault_lose(thread, events[i].data.ptr);
+                                fault_lose(thread, context);
+                        else if (async == context->async)
+                                fault_read(thread, context, now_ns);
                         else
-                                fault_read(thread, events[i].data.ptr, now_ns);
+                                fault_read_spare(context);
                 }
                 /* After the messages, since a call may drop contexts that are in `events`. */
                 if (calls)
@@ -399,14 +467,26 @@ static void *fault_main(void *data) {
         return NULL;
 }
 
-int fault_watch(struct fault_thread *thread, struct context *context) {
-        struct epoll_event event = { .events = EPOLLIN, .data.ptr = context };
+static int fault_watch_one(struct fault_thread *thread, const struct context *context, int uffd, bool async) {
+        struct epoll_event event = { .events = EPOLLIN, .data.u64 = (uintptr_t) context | (async ? FAULT_ASYNC : 0) };
 
-        return epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, context->uffd, &event) < 0 ? -errno : 0;
+        return epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, uffd, &event) < 0 ? -errno : 0;
+}
+
+int fault_watch(struct fault_thread *thread, struct context *context) {
+        int r = fault_watch_one(thread, context, context->uffd, context->async);
+
+        if (r == 0 && context->spare >= 0)
+                r = fault_watch_one(thread, context, context->spare, !context->async);
+        if (r < 0)
+                fault_unwatch(thread, context);
+        return r;
 }
 
 void fault_unwatch(struct fault_thread *thread, struct context *context) {
         (void) epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, context->uffd, NULL);
+        if (context->spare >= 0)
+                (void) epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, context->spare, NULL);
 }
 
 static void fault_thread_release(struct fault_thread *thread) {

@@ -100,6 +100,13 @@ int fault_watch(struct fault_thread *thread, struct context *context);
 /** fault_unwatch() - stop to read a context's messages, before it is dropped */
 void fault_unwatch(struct fault_thread *thread, struct context *context);
 
+/**
+ * fault_change_over() - put the mappings of a context under its spare userfaultfd, and make the other one the spare
+ *
+ * Their protection is gone by that, and who waits goes on. Return: 0, or -ENOENT where there is no spare.
+ */
+int fault_change_over(struct fault_thread *thread, struct context *context);
+
 /** fault_reap() - drop the contexts of processes that are gone or map nothing any more */
 void fault_reap(struct fault_thread *thread);
 

@@ -69,7 +69,7 @@ static int attach_prepare(struct attach *attach, struct error *error) {
 /* A process other than the target that ends meanwhile has nothing to be tracked any more: it gets no userfaultfd. */
 static int attach_implant(struct attach *attach, struct error *error) {
         struct victims *victims = &attach->victims;
-        CLEANUP_FREE int *uffds = calloc(victims->n_items, sizeof(*uffds));
+        CLEANUP_FREE int *uffds = calloc(victims->n_items * IMPLANT_UFFDS, sizeof(*uffds));
         size_t n_uffds = 0;
 
         if (!uffds)
@@ -81,8 +81,9 @@ static int attach_implant(struct attach *attach, struct error *error) {
                 if (attach->options->abandoned())
                         return error_set(error, ERROR_CANCELLED, "livesnap-attach was stopped");
                 if (!victims_check(victim->pid, &failure) &&
-                    !implant_userfaultfd(victim->pid, victim->twin, attach->device, &victim->uffd, &failure)) {
-                        uffds[n_uffds++] = victim->uffd;
+                    !implant_userfaultfds(victim->pid, victim->twin, attach->device, victim->uffds, &failure)) {
+                        for (unsigned k = 0; k < IMPLANT_UFFDS; k++)
+                                uffds[n_uffds++] = victim->uffds[k];
                 } else if (victim->pid == victims->target || failure.kind != ERROR_BAD_MAPPING) {
                         *error = failure;
                         return -1;
@@ -95,7 +96,7 @@ static int attach_report(struct attach *attach) {
         const struct victims *victims = &attach->victims;
 
         for (size_t i = 0; i < victims->n_items; i++)
-                if (victims->items[i].uffd >= 0 &&
+                if (victims->items[i].uffds[0] >= 0 &&
                     json_array_append_new(attach->processes,
                                           json_pack("{s:i,s:I}", "pid", (int) victims->items[i].pid, "mappings",
                                                     (json_int_t) victims->items[i].n_ranges)) < 0)

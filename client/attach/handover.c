@@ -122,7 +122,8 @@ static void batch_add(struct batch *batch, const struct victims *victims, const 
                       const char *discard) {
         unsigned userfaultfd = batch->n_fds;
 
-        batch->fds[batch->n_fds++] = victim->uffd;
+        for (unsigned i = 0; i < IMPLANT_UFFDS; i++)
+                batch->fds[batch->n_fds++] = victim->uffds[i];
         for (size_t object = 0; object < victims->n_objects; object++)
                 if (batch->region_of[object] == SIZE_MAX && victim_maps(victim, object))
                         batch_add_object(batch, victims, object, discard);
@@ -130,9 +131,10 @@ static void batch_add(struct batch *batch, const struct victims *victims, const 
                 const struct victims_range *range = &victim->ranges[i];
 
                 json_array_append_new(batch->mappings,
-                                      json_pack("{s:I,s:i,s:I,s:I,s:I,s:i}", "region",
+                                      json_pack("{s:I,s:i,s:i,s:I,s:I,s:I,s:i}", "region",
                                                 (json_int_t) batch->region_of[range->object], "userfaultfd",
-                                                (int) userfaultfd, "address", (json_int_t) range->start, "length",
+                                                (int) userfaultfd, "userfaultfd_async", (int) userfaultfd + 1,
+                                                "address", (json_int_t) range->start, "length",
                                                 (json_int_t) (range->end - range->start), "offset",
                                                 (json_int_t) range->offset, "pid", (int) victim->pid));
         }
@@ -152,14 +154,14 @@ static int attach_batch(struct livesnap *livesnap, const char *domain, const cha
                 const struct victim *victim = &victims->items[next];
                 unsigned n_objects = batch_count_new_objects(&batch, victims, victim);
 
-                if (victim->uffd < 0)
+                if (victim->uffds[0] < 0)
                         continue;
-                if (n_objects >= VARLINK_FDS_MAX)
+                if (n_objects > VARLINK_FDS_MAX - IMPLANT_UFFDS)
                         return error_set(error, ERROR_LIMIT_EXCEEDED,
                                          "process %d maps %u shared memory objects, and no more than %u can be "
                                          "attached; choose with --object GLOB",
-                                         (int) victim->pid, n_objects, VARLINK_FDS_MAX - 1);
-                if (batch.n_fds + n_objects + 1 > VARLINK_FDS_MAX)
+                                         (int) victim->pid, n_objects, VARLINK_FDS_MAX - IMPLANT_UFFDS);
+                if (batch.n_fds + n_objects + IMPLANT_UFFDS > VARLINK_FDS_MAX)
                         break;
                 batch_add(&batch, victims, victim, discard);
         }

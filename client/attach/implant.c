@@ -8,8 +8,8 @@
  *     socket, connect      to an abstract socket of ours
  *     recvmsg              of our descriptor of /dev/userfaultfd, whose permission was checked when we opened it
  *     ioctl                USERFAULTFD_IOC_NEW: a userfaultfd for the memory of the caller, that is, the process
- *     sendmsg              of the userfaultfd to us
- *     exit                 and with it goes its descriptor table, which held the only other copy
+ *     sendmsg              of the userfaultfd to us; these two once more, for the second one
+ *     exit                 and with it goes its descriptor table, which held the only other copies
  *
  * Nothing of this depends on what the process may open, see or do. Abstract names belong to a network namespace, so
  * our socket is made in that of the process; a socket stays in the namespace that it was made in. What the name leads
@@ -182,13 +182,43 @@ static bool is_userfaultfd(const char *path) {
         return length == (ssize_t) strlen(USERFAULTFD_LINK) && !memcmp(link, USERFAULTFD_LINK, (size_t) length);
 }
 
-/* All that is said to a helper with its scratch page at @base. */
-static int helper_converse(struct tracee_helper *helper, uint64_t base, int device, int *ret, struct error *error) {
-        CLEANUP_CLOSE int listener = -1, connection = -1, uffd = -1;
+/* Have the helper make a userfaultfd of its @device and send it over its @socket; @connection is our end of that. */
+static int helper_fetch_userfaultfd(struct tracee_helper *helper, uint64_t base, long socket, long device,
+                                    int connection, int *ret, struct error *error) {
+        struct scratch scratch = { 0 };
+        CLEANUP_CLOSE int uffd = -1;
+        char path[64];
+        long result;
+
+        result = TRACEE_CALL(helper, SYS_ioctl, (uint64_t) device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+        if (result < 0)
+                return error_call(helper, "USERFAULTFD_IOC_NEW", result, error);
+        scratch_init_message(&scratch, base, (int) result);
+        result = scratch_copy(helper, &scratch, base, true);
+        if (result < 0)
+                return error_call(helper, "process_vm_writev", result, error);
+        result = TRACEE_CALL(helper, SYS_sendmsg, (uint64_t) socket, base + offsetof(struct scratch, message),
+                             MSG_NOSIGNAL);
+        if (result < 0)
+                return error_call(helper, "sendmsg", result, error);
+        uffd = message_receive(connection);
+        if (uffd < 0)
+                return error_call(helper, "recvmsg of the userfaultfd", uffd, error);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", uffd);
+        if (!is_userfaultfd(path))
+                return error_set(error, ERROR_BAD_MAPPING, "process %d sent something that is no userfaultfd",
+                                 (int) helper->process);
+        *ret = steal_fd(&uffd);
+        return 0;
+}
+
+/* All that is said to a helper with its scratch page at @base. What it made is the caller's, also on failure. */
+static int helper_converse(struct tracee_helper *helper, uint64_t base, int device, int ret[IMPLANT_UFFDS],
+                           struct error *error) {
+        CLEANUP_CLOSE int listener = -1, connection = -1;
         struct scratch scratch = { 0 };
         socklen_t length = 0;
-        long fd, result;
-        char path[64];
+        long fd, result, helpers_device;
         uint64_t message = base + offsetof(struct scratch, message);
 
         listener = listener_new(helper->process, &scratch.address, &length);
@@ -224,29 +254,16 @@ static int helper_converse(struct tracee_helper *helper, uint64_t base, int devi
         result = scratch_fd(&scratch);
         if (result < 0)
                 return error_call(helper, "recvmsg of /dev/userfaultfd", result, error);
+        helpers_device = result;
 
-        result = TRACEE_CALL(helper, SYS_ioctl, (uint64_t) result, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-        if (result < 0)
-                return error_call(helper, "USERFAULTFD_IOC_NEW", result, error);
-        scratch_init_message(&scratch, base, (int) result);
-        result = scratch_copy(helper, &scratch, base, true);
-        if (result < 0)
-                return error_call(helper, "process_vm_writev", result, error);
-        result = TRACEE_CALL(helper, SYS_sendmsg, (uint64_t) fd, message, MSG_NOSIGNAL);
-        if (result < 0)
-                return error_call(helper, "sendmsg", result, error);
-        uffd = message_receive(connection);
-        if (uffd < 0)
-                return error_call(helper, "recvmsg of the userfaultfd", uffd, error);
-        snprintf(path, sizeof(path), "/proc/self/fd/%d", uffd);
-        if (!is_userfaultfd(path))
-                return error_set(error, ERROR_BAD_MAPPING, "process %d sent something that is no userfaultfd",
-                                 (int) helper->process);
-        *ret = steal_fd(&uffd);
+        for (unsigned i = 0; i < IMPLANT_UFFDS; i++)
+                if (helper_fetch_userfaultfd(helper, base, fd, helpers_device, connection, &ret[i], error) < 0)
+                        return -1;
         return 0;
 }
 
-static int helper_make_userfaultfd(struct tracee_helper *helper, int device, int *ret, struct error *error) {
+static int helper_make_userfaultfds(struct tracee_helper *helper, int device, int ret[IMPLANT_UFFDS],
+                                    struct error *error) {
         long base = TRACEE_CALL(helper, SYS_mmap, 0, TRACEE_PAGE_BYTES, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t) -1, 0);
         int r;
@@ -258,9 +275,10 @@ static int helper_make_userfaultfd(struct tracee_helper *helper, int device, int
         return r;
 }
 
-int implant_userfaultfd(pid_t process, pid_t twin, int device, int *ret, struct error *error) {
-        CLEANUP_CLOSE int uffd = -1;
+int implant_userfaultfds(pid_t process, pid_t twin, int device, int ret[IMPLANT_UFFDS], struct error *error) {
+        int uffds[IMPLANT_UFFDS] = { -1, -1 };
         struct tracee_helper helper;
+        int r;
 
         for (unsigned attempt = 1;; attempt++) {
                 struct error failure = { 0 };
@@ -276,14 +294,15 @@ int implant_userfaultfd(pid_t process, pid_t twin, int device, int *ret, struct 
                         return -1;
                 }
         }
-        if (helper_make_userfaultfd(&helper, device, &uffd, error) < 0) {
-                tracee_helper_finish(&helper, NULL);
-                return -1;
-        }
-        if (tracee_helper_finish(&helper, error) < 0)
-                return -1;
-        *ret = steal_fd(&uffd);
-        return 0;
+        r = helper_make_userfaultfds(&helper, device, uffds, error);
+        if (tracee_helper_finish(&helper, r == 0 ? error : NULL) < 0)
+                r = -1;
+        for (unsigned i = 0; i < IMPLANT_UFFDS; i++)
+                if (r == 0)
+                        ret[i] = uffds[i];
+                else if (uffds[i] >= 0)
+                        close(uffds[i]);
+        return r;
 }
 
 static void cleanup_closedir_p(DIR **directory) {
@@ -306,11 +325,10 @@ static int process_check_copies(pid_t process, const int *uffds, size_t n_uffds,
                         continue;
                 for (size_t i = 0; i < n_uffds; i++)
                         if (!syscall(SYS_kcmp, process, getpid(), KCMP_FILE, atoi(entry->d_name), uffds[i]))
-                                return error_set(
-                                        error, ERROR_INTERNAL,
-                                        "process %d (%s) holds a copy of the userfaultfd that was made for the "
-                                        "daemon, so nothing was attached; try again",
-                                        (int) process, proc_comm(process, comm));
+                                return error_set(error, ERROR_INTERNAL,
+                                                 "process %d (%s) holds a copy of a userfaultfd that was made for the "
+                                                 "daemon, so nothing was attached; try again",
+                                                 (int) process, proc_comm(process, comm));
         }
         return 0;
 }

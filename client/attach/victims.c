@@ -279,8 +279,9 @@ int victims_find_objects(struct victims *victims, struct error *error) {
 }
 
 static void victim_deinit(struct victim *victim) {
-        if (victim->uffd >= 0)
-                close(victim->uffd);
+        for (unsigned i = 0; i < IMPLANT_UFFDS; i++)
+                if (victim->uffds[i] >= 0)
+                        close(victim->uffds[i]);
         free(victim->ranges);
 }
 
@@ -318,7 +319,7 @@ static int process_is_concerned(struct victims *victims, pid_t pid) {
 }
 
 static int victim_add(struct victims *victims, pid_t pid, struct error *error) {
-        CLEANUP(victim_deinit) struct victim victim = { .pid = pid, .uffd = -1 };
+        CLEANUP(victim_deinit) struct victim victim = { .pid = pid, .uffds = { -1, -1 } };
         char note[300], comm[PROC_COMM_SIZE];
         struct victim *item;
         int r = process_is_concerned(victims, pid);
@@ -347,7 +348,7 @@ static int victim_add(struct victims *victims, pid_t pid, struct error *error) {
         if (!item)
                 return error_memory(error);
         *item = victim;
-        victim = (struct victim){ .uffd = -1 };
+        victim = (struct victim){ .uffds = { -1, -1 } };
         return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "client/attach/implant.h"
 #include "common/error.h"
 
 /** struct victims_object - a shared memory object; @born tells objects apart that have the same number by chance */
@@ -28,11 +29,11 @@ struct victims_range {
         uint64_t start, end, offset;
 };
 
-/** struct victim - a process with untracked mappings. Owns its userfaultfd, -1 until there is one. */
+/** struct victim - a process with untracked mappings. Owns its userfaultfds, -1 until there are any. */
 struct victim {
         pid_t pid;
         pid_t twin; /* another process with the same memory, as between vfork() and exec(), or 0 */
-        int uffd;
+        int uffds[IMPLANT_UFFDS];
         struct victims_range *ranges;
         size_t n_ranges;
 };

@@ -45,7 +45,7 @@ static uint64_t next_random(uint64_t *state) {
 static struct context *make_context(void) {
         struct context *context;
 
-        assert_int_equal(context_new(open("/dev/null", O_RDONLY | O_CLOEXEC), 7, &context), 0);
+        assert_int_equal(context_new(open("/dev/null", O_RDONLY | O_CLOEXEC), false, 7, &context), 0);
         return context;
 }
 
