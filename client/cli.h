@@ -19,7 +19,7 @@
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
-#define CLI_OPTIONS_MAX 8
+#define CLI_OPTIONS_MAX 12
 #define CLI_ARGUMENTS_MAX 2
 
 /** struct cli_option - an option of one command, besides --socket, --json and --help */

@@ -10,6 +10,7 @@
 #include "client/cli.h"
 #include "client/cli_format.h"
 #include "client/cli_snapshot.h"
+#include "client/cli_tracking.h"
 
 /* Commands that deal with domains: attach, detach, domains. */
 
@@ -52,15 +53,18 @@ static int check_pid(const struct cli *cli, const char *pid) {
 }
 
 static int run_attach(struct cli *cli) {
-        static const char *const passed[] = { "--pid", "--domain", "--object", "--discard" };
+        static const char *const passed[] = { "--pid", "--domain", "--object", "--discard", "--tracking" };
         char *arguments[ATTACH_ARGUMENTS_MAX];
-        const char *discard = cli_get_option(cli, "discard");
+        const char *discard = cli_get_option(cli, "discard"), *tracking = cli_get_option(cli, "tracking");
         int n = 0;
 
         if (check_pid(cli, cli_get_option(cli, "pid")) != CLI_OK)
                 return CLI_USAGE;
         if (discard && strcmp(discard, "fail") && strcmp(discard, "zero"))
                 return cli_usage(cli, "--discard '%s' is neither 'fail' nor 'zero'", discard);
+        if (tracking && cli_tracking_mode(tracking) < 0)
+                return cli_usage(cli, "--tracking '%s' is no way of tracking: off, sync or async is expected",
+                                 tracking);
         arguments[n++] = (char *) ATTACH_PROGRAM;
         for (size_t i = 0; i < sizeof(passed) / sizeof(passed[0]); i++) {
                 const char *value = cli_get_option(cli, passed[i] + 2);
@@ -96,6 +100,7 @@ const struct cli_command cli_command_attach = {
                         { "domain", "NAME", "name of the domain (default: made from program and pid)" },
                         { "object", "GLOB", "only objects whose name in /proc/PID/maps matches" },
                         { "discard", "fail|zero", "what a page becomes that is removed before it was saved" },
+                        { "tracking", "MODE", "how writes are known between snapshots: off, sync or async" },
                         { "strict", NULL, "refuse what may be written untracked, now and in each snapshot" },
                         { 0 },
                 },
@@ -183,39 +188,4 @@ const struct cli_command cli_command_domains = {
         .arguments = "",
         .summary = "List the domains and their regions",
         .run = run_domains,
-};
-
-static int run_tracking(struct cli *cli) {
-        const char *mode = cli->arguments[1];
-        json_t *reply;
-        int status;
-
-        if (strcmp(mode, "off") && strcmp(mode, "sync"))
-                return cli_usage(cli, "'%s' is no way of tracking: off or sync is expected", mode);
-        status = cli_call(cli, "SetTracking", json_pack("{s:s, s:s}", "domain", cli->arguments[0], "mode", mode),
-                          &reply);
-        if (status != CLI_OK)
-                return status;
-        if (cli->json)
-                status = cli_print_json(cli, json_incref(json_object_get(reply, "domain")));
-        else if (strcmp(mode, "off"))
-                printf("writes to domain %s are tracked; the next snapshot is full, those after it can be "
-                       "incremental\n",
-                       cli->arguments[0]);
-        else
-                printf("writes to domain %s are not tracked any more\n", cli->arguments[0]);
-        json_decref(reply);
-        return status;
-}
-
-const struct cli_command cli_command_tracking = {
-        .name = "tracking",
-        .arguments = "DOMAIN off|sync",
-        .min_arguments = 2,
-        .max_arguments = 2,
-        .summary = "Choose how writes are known between snapshots, for increments",
-        .details = "With sync pages stay write-protected after a snapshot, and the first write to each is noted. It "
-                   "costs\n"
-                   "each such write a fault. Setting it anew forgets what was known.",
-        .run = run_tracking,
 };

@@ -52,7 +52,8 @@ static void print_snapshot(const struct livesnap_snapshot *snapshot) {
         printf("%s%s%s\n", snapshot->snapshot, parent ? ", an increment on " : "", parent ? parent : "");
         if (reason)
                 printf("  full, not an increment: %s\n", reason);
-        printf("  frozen at %s; hold %s; guarantee %s\n", cli_format_time(snapshot->created).text,
+        printf("  frozen at %s; %s %s; guarantee %s\n", cli_format_time(snapshot->created).text,
+               json_object_get(json, "pause_us") ? "stopped for" : "hold",
                cli_format_us((double) snapshot->hold_us).text, snapshot->guarantee);
         printf("  %s in %s (%s/s), %s written\n", cli_format_bytes(bytes).text,
                cli_format_us((double) snapshot->duration_us).text,
@@ -62,6 +63,10 @@ static void print_snapshot(const struct livesnap_snapshot *snapshot) {
                 printf("  %s faults, p50 %s, p99 %s, max %s\n", cli_format_count(snapshot->pages_fault).text,
                        cli_format_us(snapshot->fault_p50_us).text, cli_format_us(snapshot->fault_p99_us).text,
                        cli_format_us(snapshot->fault_max_us).text);
+        else if (json_object_get(json, "rounds"))
+                printf("  %.0f rounds while the programs ran, then %s pages while they were stopped\n",
+                       cli_json_count(json, "rounds"),
+                       cli_format_count((uint64_t) cli_json_count(json, "pages_paused")).text);
         else
                 printf("  no faults: nobody wrote ahead of the sweep\n");
         if (snapshot->throttled_us)
@@ -71,16 +76,20 @@ static void print_snapshot(const struct livesnap_snapshot *snapshot) {
         json_decref(json);
 }
 
-static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
-        json_t *parameters = json_pack("{s:s, s:s*, s:s*, s:b, s:b, s:b}", "domain", cli->arguments[0], "name",
-                                       cli_get_option(cli, "name"), "parent", cli_get_option(cli, "parent"), "detach",
-                                       1, "strict", cli_get_option(cli, "strict") != NULL, "incremental",
-                                       cli_get_option(cli, "incremental") != NULL);
+static int snapshot_detached(struct cli *cli, uint64_t max_rate, unsigned max_pause_ms) {
+        json_t *parameters =
+                json_pack("{s:s, s:s*, s:s*, s:b, s:b, s:b, s:b, s:s*}", "domain", cli->arguments[0], "name",
+                          cli_get_option(cli, "name"), "parent", cli_get_option(cli, "parent"), "detach", 1, "strict",
+                          cli_get_option(cli, "strict") != NULL, "incremental",
+                          cli_get_option(cli, "incremental") != NULL, "stopped", cli_get_option(cli, "stopped") != NULL,
+                          "on_no_convergence", cli_get_option(cli, "on-no-convergence"));
         json_t *reply, *job;
         int status;
 
         if (parameters && max_rate)
                 json_object_set_new(parameters, "max_rate", json_integer((json_int_t) max_rate));
+        if (parameters && max_pause_ms)
+                json_object_set_new(parameters, "max_pause", json_integer(max_pause_ms));
         if (!parameters)
                 return cli_fail(cli, LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
         status = cli_call(cli, "Snapshot", parameters, &reply);
@@ -96,14 +105,23 @@ static int snapshot_detached(struct cli *cli, uint64_t max_rate) {
         return status;
 }
 
-static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
+static unsigned snapshot_flags(const struct cli *cli) {
+        const char *no_convergence = cli_get_option(cli, "on-no-convergence");
+
+        return (cli_get_option(cli, "strict") ? LIVESNAP_SNAPSHOT_STRICT : 0) |
+               (cli_get_option(cli, "incremental") ? LIVESNAP_SNAPSHOT_INCREMENTAL : 0) |
+               (cli_get_option(cli, "stopped") ? LIVESNAP_SNAPSHOT_STOPPED : 0) |
+               (no_convergence && !strcmp(no_convergence, "pause") ? LIVESNAP_SNAPSHOT_PAUSE_ANYWAY : 0);
+}
+
+static int snapshot_followed(struct cli *cli, uint64_t max_rate, unsigned max_pause_ms) {
         const struct livesnap_snapshot_options options = {
                 .size = sizeof(options),
                 .name = cli_get_option(cli, "name"),
                 .max_rate = max_rate,
-                .flags = (cli_get_option(cli, "strict") ? LIVESNAP_SNAPSHOT_STRICT : 0) |
-                         (cli_get_option(cli, "incremental") ? LIVESNAP_SNAPSHOT_INCREMENTAL : 0),
+                .flags = snapshot_flags(cli),
                 .parent = cli_get_option(cli, "parent"),
+                .max_pause_ms = max_pause_ms,
         };
         struct livesnap_job_callback callback;
         struct cli_follow follow;
@@ -123,13 +141,32 @@ static int snapshot_followed(struct cli *cli, uint64_t max_rate) {
         return status;
 }
 
+static int parse_milliseconds(const char *text, unsigned *ret) {
+        unsigned long value;
+        char *end;
+
+        errno = 0;
+        value = strtoul(text, &end, 10);
+        if (errno || *end || end == text || *text == '-' || value == 0 || value > 600000)
+                return -EINVAL;
+        *ret = (unsigned) value;
+        return 0;
+}
+
 static int run_snapshot(struct cli *cli) {
-        const char *rate = cli_get_option(cli, "max-rate");
+        const char *rate = cli_get_option(cli, "max-rate"), *pause = cli_get_option(cli, "max-pause");
+        const char *no_convergence = cli_get_option(cli, "on-no-convergence");
+        unsigned max_pause_ms = 0;
         uint64_t max_rate = 0;
 
+        if (pause && parse_milliseconds(pause, &max_pause_ms) < 0)
+                return cli_usage(cli, "--max-pause '%s' is no time: milliseconds, from 1 to 600000", pause);
+        if (no_convergence && strcmp(no_convergence, "fail") && strcmp(no_convergence, "pause"))
+                return cli_usage(cli, "--on-no-convergence '%s' is neither 'fail' nor 'pause'", no_convergence);
         if (rate && cli_parse_bytes(rate, &max_rate) < 0)
                 return cli_usage(cli, "--max-rate '%s' is no rate: bytes a second, such as 100M", rate);
-        return cli_get_option(cli, "detach") ? snapshot_detached(cli, max_rate) : snapshot_followed(cli, max_rate);
+        return cli_get_option(cli, "detach") ? snapshot_detached(cli, max_rate, max_pause_ms)
+                                             : snapshot_followed(cli, max_rate, max_pause_ms);
 }
 
 const struct cli_command cli_command_snapshot = {
@@ -147,6 +184,10 @@ const struct cli_command cli_command_snapshot = {
                         { "parent", "NAME", "the same, and fail if that was not snapshot NAME" },
                         { "strict", NULL, "fail where there may be untracked writers, rather than warn" },
                         { "detach", NULL, "return as soon as it has begun" },
+                        { "max-pause", "MS", "with tracking async: stop the programs for no longer (default: 100)" },
+                        { "on-no-convergence", "fail|pause",
+                          "the same: if that is too little, give up or take longer" },
+                        { "stopped", NULL, "the same: they are stopped already, and stay so until it returns" },
                         { 0 },
                 },
         .run = run_snapshot,

@@ -98,7 +98,12 @@ static void print_show(const json_t *snapshot) {
         print_row("guarantee", cli_json_text(snapshot, "guarantee"));
         print_row("size", cli_format_bytes(cli_json_bytes(regions)).text);
         print_row("written", cli_format_bytes(cli_json_count(snapshot, "bytes_written")).text);
-        print_row("hold", cli_format_us(cli_json_count(snapshot, "hold_us")).text);
+        if (json_object_get(snapshot, "pause_us"))
+                printf("%-14s%s, after %.0f rounds; %s pages meanwhile\n", "stopped",
+                       cli_format_us(cli_json_count(snapshot, "pause_us")).text, cli_json_count(snapshot, "rounds"),
+                       cli_format_count((uint64_t) cli_json_count(snapshot, "pages_paused")).text);
+        else
+                print_row("hold", cli_format_us(cli_json_count(snapshot, "hold_us")).text);
         print_row("arm", cli_format_us(cli_json_count(snapshot, "arm_us")).text);
         print_row("duration", cli_format_us(cli_json_count(snapshot, "duration_us")).text);
         printf("%-14s%s by fault, %s by sweep, %s zero\n", "pages",

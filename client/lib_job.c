@@ -171,7 +171,8 @@ int livesnap_start_snapshot_options(struct livesnap *livesnap, const char *domai
         json_t *parameters;
 
         if (options->size != sizeof(*options) ||
-            (options->flags & ~(LIVESNAP_SNAPSHOT_STRICT | LIVESNAP_SNAPSHOT_INCREMENTAL))) {
+            (options->flags & ~(LIVESNAP_SNAPSHOT_STRICT | LIVESNAP_SNAPSHOT_INCREMENTAL |
+                                LIVESNAP_SNAPSHOT_PAUSE_ANYWAY | LIVESNAP_SNAPSHOT_STOPPED))) {
                 job_callback_free(callback);
                 return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT,
                                 "options for snapshots of size %zu and with flags %#x are not known", options->size,
@@ -182,6 +183,12 @@ int livesnap_start_snapshot_options(struct livesnap *livesnap, const char *domai
                 json_object_set_new(parameters, "strict", json_true());
         if (parameters && (options->flags & LIVESNAP_SNAPSHOT_INCREMENTAL))
                 json_object_set_new(parameters, "incremental", json_true());
+        if (parameters && (options->flags & LIVESNAP_SNAPSHOT_PAUSE_ANYWAY))
+                json_object_set_new(parameters, "on_no_convergence", json_string("pause"));
+        if (parameters && (options->flags & LIVESNAP_SNAPSHOT_STOPPED))
+                json_object_set_new(parameters, "stopped", json_true());
+        if (parameters && options->max_pause_ms)
+                json_object_set_new(parameters, "max_pause", json_integer(options->max_pause_ms));
         if (parameters && options->parent &&
             json_object_set_new(parameters, "parent", json_string(options->parent)) < 0) {
                 json_decref(parameters);
@@ -258,21 +265,6 @@ int livesnap_start_verify(struct livesnap *livesnap, const char *domain, const c
 int livesnap_verify(struct livesnap *livesnap, const char *domain, const char *name,
                     const struct livesnap_job_callback *callback) {
         return job_call(livesnap, "VerifySnapshot", name_parameters(domain, name), false, callback, NULL);
-}
-
-int livesnap_set_tracking(struct livesnap *livesnap, const char *domain, enum livesnap_tracking tracking) {
-        static const char *const modes[] = { "off", "sync" };
-        json_t *parameters;
-        int r;
-
-        if ((size_t) tracking >= sizeof(modes) / sizeof(modes[0]))
-                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "there is no way %d of tracking", (int) tracking);
-        parameters = json_pack("{s:s, s:s}", "domain", domain, "mode", modes[tracking]);
-        if (!parameters)
-                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
-        r = connection_call(livesnap, "SetTracking", parameters, NULL, 0, NULL, NULL);
-        json_decref(parameters);
-        return r;
 }
 
 int livesnap_delete(struct livesnap *livesnap, const char *domain, const char *name) {

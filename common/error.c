@@ -21,6 +21,7 @@ static const char *const error_names[ERROR_KIND_MAX] = {
         [ERROR_KERNEL_UNSUPPORTED] = "io.livesnap.KernelUnsupported",
         [ERROR_ARM_FAILED] = "io.livesnap.ArmFailed",
         [ERROR_HOLD_TOO_LONG] = "io.livesnap.HoldTooLong",
+        [ERROR_NOT_CONVERGING] = "io.livesnap.NotConverging",
         [ERROR_CONTENT_LOST] = "io.livesnap.ContentLost",
         [ERROR_UNTRACKED_WRITER] = "io.livesnap.UntrackedWriter",
         [ERROR_POOL_SPENT] = "io.livesnap.PoolSpent",

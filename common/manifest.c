@@ -76,6 +76,9 @@ static const struct member optional_members[] = {
         { "tracking", MEMBER_STRING },
         { "full_reason", MEMBER_STRING },
         { "pages_dirty", MEMBER_COUNT },
+        { "rounds", MEMBER_COUNT },
+        { "pause_us", MEMBER_COUNT },
+        { "pages_paused", MEMBER_COUNT },
 };
 
 static const struct member fault_members[] = {

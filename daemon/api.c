@@ -28,10 +28,10 @@ static void api_on_wake(evutil_socket_t fd, short events, void *data) {
 
         (void) !read(fd, &count, sizeof(count));
         jobs_check(api->jobs);
-        registry_reap(api->registry);
+        registry_check(api->registry);
 }
 
-static void api_on_unmapped_region(void *data) {
+static void api_on_registry(void *data) {
         api_wake(data);
 }
 
@@ -41,7 +41,7 @@ static int api_make_parts(struct api *api, struct error *error) {
                 return error_set(error, ERROR_INTERNAL, "cannot make an eventfd: %s", strerror(errno));
         api->wake = event_new(api->base, api->wake_fd, EV_READ | EV_PERSIST, api_on_wake, api);
         if (!api->wake || event_add(api->wake, NULL) < 0 || jobs_new(api->base, &api->jobs) < 0 ||
-            registry_new(api_on_unmapped_region, api, &api->registry) < 0)
+            registry_new(api_on_registry, api, &api->registry) < 0)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         return pool_new(api->config.pool_bytes, &api->pool, error);
 }
@@ -58,6 +58,7 @@ int api_new(const struct api_config *config, struct store *store, struct event_b
         if (!api)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         api->config = *config;
+        api->async_works = probe.wp_async && probe.pagemap_scan;
         api->store = store;
         api->base = base;
         api->wake_fd = -1;
@@ -130,6 +131,8 @@ const struct server_method *api_methods(void) {
                 { "io.livesnap.Detach", api_on_detach },
                 { "io.livesnap.ListDomains", api_on_list_domains },
                 { "io.livesnap.SetTracking", api_on_set_tracking },
+                { "io.livesnap.AwaitQuiesce", api_on_await_quiesce },
+                { "io.livesnap.Quiesced", api_on_quiesced },
                 { "io.livesnap.Snapshot", api_on_snapshot },
                 { "io.livesnap.ListJobs", api_on_list_jobs },
                 { "io.livesnap.WaitJob", api_on_wait_job },

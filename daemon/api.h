@@ -10,6 +10,7 @@
 #include <event2/event.h>
 
 #include "common/error.h"
+#include "daemon/guardian.h"
 #include "daemon/server.h"
 #include "daemon/store.h"
 
@@ -19,6 +20,7 @@ struct api_config {
         uint64_t pool_bytes;
         bool pool_abort; /* fail the snapshot, rather than make faulting threads wait, when the pool is spent */
         unsigned max_hold_ms;
+        struct guardian *guardian; /* borrowed */
 };
 
 /**

@@ -156,8 +156,8 @@ static bool api_read_attach(struct call *call, json_t *regions, json_t *mappings
         return good;
 }
 
-static int api_attach(struct api *api, const struct call *call, const char *name, struct attach_request *request,
-                      json_t **ret, struct error *error) {
+static int api_attach(struct api *api, const struct call *call, const char *name, const char *tracking,
+                      struct attach_request *request, json_t **ret, struct error *error) {
         struct registry_entry *entry;
 
         entry = registry_find_or_add(api->registry, name, call_peer_uid(call), error);
@@ -169,7 +169,8 @@ static int api_attach(struct api *api, const struct call *call, const char *name
                                  (unsigned long long) entry->job);
         /* A program that was started anew gets the names that it had before. */
         registry_drop_unmapped(entry);
-        if (attach_all(entry, request, error) < 0) {
+        /* First, so that what is attached comes under the right userfaultfd. */
+        if ((tracking && api_set_mode(api, entry, tracking, error) < 0) || attach_all(entry, request, error) < 0) {
                 if (entry->domain->n_regions == 0)
                         registry_remove(entry);
                 return -1;
@@ -182,9 +183,10 @@ void api_on_attach(struct call *call, void *context) {
         struct attach_request request = { 0 };
         json_t *regions = NULL, *mappings = NULL, *domain = NULL;
         struct error error = { 0 };
-        const char *name = NULL;
+        const char *name = NULL, *tracking = NULL;
         const struct parameter parameters[] = {
                 { "domain", .required = true, .string = &name },
+                { "tracking", .string = &tracking },
                 { "strict", .boolean = &request.strict },
                 { "regions", .required = true, .array = &regions },
                 { "mappings", .required = true, .array = &mappings },
@@ -193,8 +195,12 @@ void api_on_attach(struct call *call, void *context) {
 
         if (call_read(call, parameters) < 0)
                 return;
+        if (tracking && !api_knows_mode(tracking)) {
+                call_fail_parameter(call, "tracking");
+                return;
+        }
         if (api_read_attach(call, regions, mappings, &request)) {
-                if (api_attach(context, call, name, &request, &domain, &error) < 0)
+                if (api_attach(context, call, name, tracking, &request, &domain, &error) < 0)
                         call_fail(call, &error);
                 else
                         call_reply(call, json_pack("{s:o}", "domain", domain), NULL, 0);
@@ -242,56 +248,6 @@ void api_on_detach(struct call *call, void *context) {
                 call_fail(call, &error);
         else
                 call_reply(call, NULL, NULL, 0);
-}
-
-struct api_tracking {
-        enum tracking_mode mode;
-};
-
-/* On the fault thread. */
-static int api_on_tracking(struct fault_thread *thread, void *data) {
-        const struct api_tracking *tracking = data;
-
-        return changes_set_mode(thread, tracking->mode);
-}
-
-static int api_set_tracking(struct api *api, uid_t uid, const char *name, const char *mode, json_t **ret,
-                            struct error *error) {
-        struct registry_entry *entry = registry_find(api->registry, name, uid, error);
-        struct api_tracking tracking = { !strcmp(mode, "sync") ? TRACKING_SYNC : TRACKING_OFF };
-
-        if (!entry)
-                return -1;
-        if (entry->job)
-                return error_set(error, ERROR_BUSY,
-                                 "a snapshot of domain %s is being taken (job %llu): wait until it has ended", name,
-                                 (unsigned long long) entry->job);
-        if (fault_call(entry->thread, api_on_tracking, &tracking) < 0)
-                return error_set(error, ERROR_INTERNAL, "out of memory for the tracking of changes");
-        *ret = registry_entry_json(entry);
-        return 0;
-}
-
-void api_on_set_tracking(struct call *call, void *context) {
-        const char *domain = NULL, *mode = NULL;
-        const struct parameter parameters[] = {
-                { "domain", .required = true, .string = &domain },
-                { "mode", .required = true, .string = &mode },
-                {},
-        };
-        struct error error = { 0 };
-        json_t *json = NULL;
-
-        if (call_read(call, parameters) < 0)
-                return;
-        if (strcmp(mode, "off") && strcmp(mode, "sync")) {
-                call_fail_parameter(call, "mode");
-                return;
-        }
-        if (api_set_tracking(context, call_peer_uid(call), domain, mode, &json, &error) < 0)
-                call_fail(call, &error);
-        else
-                call_reply(call, json_pack("{s:o}", "domain", json), NULL, 0);
 }
 
 void api_on_list_domains(struct call *call, void *context) {

@@ -17,7 +17,8 @@ struct api {
         struct pool *pool;
         struct registry *registry;
         struct jobs *jobs;
-        int device; /* /dev/userfaultfd, to be passed to clients; -1: there is none */
+        bool async_works; /* the kernel can tell which pages were written */
+        int device;       /* /dev/userfaultfd, to be passed to clients; -1: there is none */
         /* eventfd: other threads say that a job has ended or a domain is empty */
         int wake_fd;
         struct event *wake;
@@ -32,7 +33,17 @@ void api_on_get_userfaultfd_device(struct call *call, void *context);
 void api_on_attach(struct call *call, void *context);
 void api_on_detach(struct call *call, void *context);
 void api_on_list_domains(struct call *call, void *context);
+
+/* api_tracking.c */
 void api_on_set_tracking(struct call *call, void *context);
+void api_on_await_quiesce(struct call *call, void *context);
+void api_on_quiesced(struct call *call, void *context);
+
+/** api_set_mode() - change a domain's way of tracking by its name. Return: 0, or -1 with *error set. */
+int api_set_mode(const struct api *api, struct registry_entry *entry, const char *mode, struct error *error);
+
+/** api_knows_mode() - is this the name of a way of tracking? */
+bool api_knows_mode(const char *mode);
 
 /* api_snapshots.c */
 void api_on_snapshot(struct call *call, void *context);

@@ -11,6 +11,10 @@
 #include "daemon/clock.h"
 #include "daemon/snapshot.h"
 
+/* For how long programs are stopped at most, in milliseconds, unless the caller says otherwise; and what it may say. */
+#define API_MAX_PAUSE_MS 100u
+#define API_MAX_PAUSE_LIMIT_MS 600000u
+
 struct api_snapshot {
         struct api *api;
         struct registry_entry *entry;
@@ -72,10 +76,16 @@ struct api_snapshot_wish {
         const char *name;
         const char *parent;
         uint64_t max_rate;
+        uint64_t max_pause_ms;
+        const char *on_no_convergence;
         bool incremental;
         bool strict;
+        bool stopped;
         bool detach;
 };
+
+/* The owner says that nobody writes. */
+static const struct quiesce api_stopped = { .way = QUIESCE_NONE, .freezer = -1, .events = -1 };
 
 static struct job *api_start_snapshot(struct api *api, struct registry_entry *entry,
                                       const struct api_snapshot_wish *wish, uid_t uid, struct error *error) {
@@ -92,6 +102,10 @@ static struct job *api_start_snapshot(struct api *api, struct registry_entry *en
                 .strict = wish->strict || entry->domain->strict,
                 .max_rate = wish->max_rate,
                 .max_hold_ns = api->config.max_hold_ms * NSEC_PER_MSEC,
+                .quiesce = wish->stopped ? &api_stopped : &entry->quiesce,
+                .guardian = api->config.guardian,
+                .max_pause_ns = wish->max_pause_ms * NSEC_PER_MSEC,
+                .pause_anyway = wish->on_no_convergence && !strcmp(wish->on_no_convergence, "pause"),
                 .ended = api_snapshot_on_ended,
         };
         struct job *job = jobs_add(api->jobs, &api_snapshot_kind, entry->domain->name, wish->name, uid, error);
@@ -133,11 +147,18 @@ static struct job *api_find_and_start(struct api *api, const struct call *call, 
                           (unsigned long long) entry->job);
                 return NULL;
         }
+        if (changes_get_mode(entry->thread) == TRACKING_ASYNC && entry->quiesce.way == QUIESCE_NONE && !wish->stopped) {
+                error_set(error, ERROR_BAD_REQUEST,
+                          "the programs of domain %s are stopped by their owner: stop them and say so (--stopped), or "
+                          "choose how livesnapd is to do it ('livesnap tracking %s async --quiesce signal')",
+                          domain, domain);
+                return NULL;
+        }
         return api_start_snapshot(api, entry, wish, call_peer_uid(call), error);
 }
 
 void api_on_snapshot(struct call *call, void *context) {
-        struct api_snapshot_wish wish = { 0 };
+        struct api_snapshot_wish wish = { .max_pause_ms = API_MAX_PAUSE_MS };
         const char *domain = NULL;
         const struct parameter parameters[] = {
                 { "domain", .required = true, .string = &domain },
@@ -147,6 +168,9 @@ void api_on_snapshot(struct call *call, void *context) {
                 { "strict", .boolean = &wish.strict },
                 { "incremental", .boolean = &wish.incremental },
                 { "parent", .string = &wish.parent },
+                { "max_pause", .number = &wish.max_pause_ms },
+                { "on_no_convergence", .string = &wish.on_no_convergence },
+                { "stopped", .boolean = &wish.stopped },
                 {},
         };
         struct error error = { 0 };
@@ -154,6 +178,15 @@ void api_on_snapshot(struct call *call, void *context) {
 
         if (call_read(call, parameters) < 0)
                 return;
+        if (wish.max_pause_ms > API_MAX_PAUSE_LIMIT_MS) {
+                call_fail_parameter(call, "max_pause");
+                return;
+        }
+        if (wish.on_no_convergence && strcmp(wish.on_no_convergence, "fail") &&
+            strcmp(wish.on_no_convergence, "pause")) {
+                call_fail_parameter(call, "on_no_convergence");
+                return;
+        }
         job = api_find_and_start(context, call, domain, &wish, &error);
         if (!job)
                 call_fail(call, &error);

@@ -86,6 +86,19 @@ void capture_deinit(struct capture *capture) {
         *capture = (struct capture){ 0 };
 }
 
+void capture_reopen(struct capture *capture) {
+        for (unsigned i = 0; i < capture->n_regions; i++) {
+                struct capture_region *region = &capture->regions[i];
+
+                for (uint64_t j = 0; j < region->n_chunks; j++) {
+                        capture_give_list(capture, region, region->chunks[j].head);
+                        region->chunks[j].head = CAPTURE_OPEN;
+                        region->chunks[j].n_saved = 0;
+                }
+                memset(region->saved, 0, (region->n_pages / 64 + 1) * sizeof(uint64_t));
+        }
+}
+
 static struct capture_chunk *capture_chunk_of(struct capture *capture, unsigned region, uint64_t page) {
         struct capture_region *r = &capture->regions[region];
 
@@ -239,6 +252,19 @@ static uint32_t capture_rank(const struct capture_region *region, uint64_t first
                 rank += (uint32_t) __builtin_popcountll(word);
         }
         return rank;
+}
+
+uint64_t capture_next_wanted(const struct capture_region *region, uint64_t page) {
+        while (region->wanted && page < region->n_pages) {
+                uint64_t word = region->wanted[page / 64] >> page % 64;
+
+                if (word)
+                        return page + (uint64_t) __builtin_ctzll(word) < region->n_pages
+                                       ? page + (uint64_t) __builtin_ctzll(word)
+                                       : region->n_pages;
+                page = (page / 64 + 1) * 64;
+        }
+        return page < region->n_pages ? page : region->n_pages;
 }
 
 uint32_t capture_wanted_pages(const struct capture_region *region, uint64_t chunk) {

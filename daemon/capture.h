@@ -132,6 +132,12 @@ void capture_mark_data(struct capture *capture, unsigned region, uint64_t offset
 
 /* On the sweep only. */
 
+/** capture_reopen() - once all is closed: the same again, for the next round. No other thread may use the capture. */
+void capture_reopen(struct capture *capture);
+
+/** capture_next_wanted() - the first page at or after @page that is to be saved, or n_pages */
+uint64_t capture_next_wanted(const struct capture_region *region, uint64_t page);
+
 /** capture_wanted_pages() - how many pages of a chunk are to be saved */
 uint32_t capture_wanted_pages(const struct capture_region *region, uint64_t chunk);
 

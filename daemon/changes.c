@@ -30,12 +30,46 @@ static void changes_forget(struct fault_thread *thread, const char *why) {
         changes_deinit(changes);
 }
 
-int changes_set_mode(struct fault_thread *thread, enum tracking_mode mode) {
+/* A domain of which a part is tracked in one way and the rest in another would be neither. */
+static int changes_check_way(const struct fault_thread *thread, bool async, struct error *error) {
+        const struct domain *domain = thread->domain;
+
+        for (unsigned i = 0; i < domain->n_contexts; i++) {
+                const struct context *context = domain->contexts[i];
+
+                if (context->async != async && context->spare < 0)
+                        return error_set(error, ERROR_BAD_REQUEST,
+                                         context->pid
+                                                 ? "process %d of domain %s has no second userfaultfd, which "
+                                                   "another way of tracking needs: detach the domain, and choose "
+                                                   "the way when it is attached (--tracking)"
+                                                 : "a process (%d: not known yet) of domain %s was forked after the "
+                                                   "domain was attached and can be tracked in one way only: detach "
+                                                   "the domain, and choose the way when it is attached "
+                                                   "(--tracking)",
+                                         (int) context->pid, domain->name);
+        }
+        return 0;
+}
+
+static void changes_set_way(struct fault_thread *thread, bool async) {
+        for (unsigned i = 0; i < thread->domain->n_contexts; i++)
+                if (thread->domain->contexts[i]->async != async)
+                        (void) fault_change_over(thread, thread->domain->contexts[i]);
+}
+
+int changes_set_mode(struct fault_thread *thread, enum tracking_mode mode, struct error *error) {
+        bool async = mode == TRACKING_ASYNC;
         struct region *region;
 
         if (thread->changes.mode == mode)
                 return 0;
+        fault_drain(thread);
+        fault_reap(thread);
+        if (changes_check_way(thread, async, error) < 0)
+                return -1;
         fault_disarm_all(thread);
+        changes_set_way(thread, async);
         changes_note_armed(thread, false);
         changes_forget(thread, mode == TRACKING_OFF ? WHY_OFF : WHY_NEW);
         pthread_mutex_lock(&thread->domain->lock);
@@ -47,8 +81,8 @@ int changes_set_mode(struct fault_thread *thread, enum tracking_mode mode) {
         }
         if (mode == TRACKING_OFF || changes_fit(thread) == 0)
                 return 0;
-        (void) changes_set_mode(thread, TRACKING_OFF);
-        return -ENOMEM;
+        (void) changes_set_mode(thread, TRACKING_OFF, NULL);
+        return error_set(error, ERROR_INTERNAL, "out of memory for the tracking of changes");
 }
 
 int changes_fit(struct fault_thread *thread) {
@@ -84,6 +118,27 @@ void changes_note_grown(const struct mapping *mapping) {
                 tracking_mark_range(mapping->region->tracking, end, bytes - end);
 }
 
+static void changes_note_written(const struct mapping *mapping, uint64_t start, uint64_t end) {
+        if (mapping->region->tracking && start < end)
+                tracking_mark_range(mapping->region->tracking, start - mapping->address + mapping->offset, end - start);
+}
+
+void changes_lose_unmapped(const struct context *context, uint64_t start, uint64_t end) {
+        /* Of others each first write came to us. */
+        for (unsigned i = 0; context->async && i < context->n_mappings; i++) {
+                const struct mapping *m = &context->mappings[i];
+
+                changes_note_written(m, m->address > start ? m->address : start,
+                                     m->address + m->length < end ? m->address + m->length : end);
+        }
+}
+
+void changes_lose_context(const struct context *context) {
+        for (unsigned i = 0; i < context->n_mappings; i++)
+                changes_note_grown(&context->mappings[i]);
+        changes_lose_unmapped(context, 0, UINT64_MAX);
+}
+
 void changes_note_armed(struct fault_thread *thread, bool armed) {
         struct domain *domain = thread->domain;
 
@@ -108,7 +163,7 @@ void changes_lose_parent(struct fault_thread *thread, const char *why) {
 }
 
 bool changes_keep_armed(const struct changes *changes) {
-        return changes->mode == TRACKING_SYNC && changes->has_parent;
+        return changes->mode != TRACKING_OFF && changes->has_parent;
 }
 
 void changes_freeze(struct fault_thread *thread, struct run *run) {
@@ -164,6 +219,68 @@ bool changes_freeze_vanished(struct fault_thread *thread, struct run *run) {
                         more |= changes_freeze_holes(region->tracking, data_at_cut);
         }
         return more;
+}
+
+void changes_begin_rounds(struct fault_thread *thread, struct run *run) {
+        struct removal_watch *watch = thread->changes.watch;
+        struct region *region;
+
+        /* The new watch starts before the old one is asked, so that no change falls between them. */
+        removal_watch_start(run->removal, thread->domain);
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                bool has_map = run->capture.regions[region->index].data_at_cut;
+
+                if (!thread->changes.has_parent)
+                        continue; /* all of it counts as written already */
+                /* A sealed region has no map: what was punched before the seal cannot be told. */
+                if (has_map != region->tracking->has_data ||
+                    (has_map &&
+                     (!watch || removal_watch_modified(watch, region) || removal_watch_shrunk(watch, region))))
+                        tracking_mark_all(region->tracking);
+                if (!has_map)
+                        tracking_keep_data(region->tracking, NULL);
+        }
+}
+
+void changes_note_removed(struct fault_thread *thread, struct run *run) {
+        struct region *region;
+
+        removal_watch_start(run->removal, thread->domain);
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                const uint64_t *data = run->capture.regions[region->index].data_at_cut;
+
+                if (!data)
+                        continue;
+                if (removal_watch_changed_before(run->removal, region))
+                        tracking_mark_all(region->tracking);
+                tracking_note_holes(region->tracking, data);
+        }
+}
+
+void changes_freeze_round(struct fault_thread *thread, struct run *run) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link) {
+                tracking_freeze_round(region->tracking);
+                run->capture.regions[region->index].wanted = region->tracking->round;
+        }
+}
+
+void changes_thaw_round(struct fault_thread *thread) {
+        struct region *region;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                tracking_thaw_round(region->tracking);
+}
+
+uint64_t changes_count_dirty(struct fault_thread *thread) {
+        struct region *region;
+        uint64_t bytes = 0;
+
+        TAILQ_FOREACH (region, &thread->domain->regions, link)
+                if (region->tracking)
+                        bytes += tracking_count_dirty(region->tracking) * region->page_bytes;
+        return bytes;
 }
 
 void changes_commit(struct fault_thread *thread, struct run *run, const struct changes_parent *parent) {

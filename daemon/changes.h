@@ -39,8 +39,12 @@ void changes_deinit(struct changes *changes);
 
 /* On the fault thread. */
 
-/** changes_set_mode() - all is forgotten and nothing stays armed; 0 or -ENOMEM (then it is off) */
-int changes_set_mode(struct fault_thread *thread, enum tracking_mode mode);
+/**
+ * changes_set_mode() - all is forgotten and nothing stays armed
+ *
+ * Return: 0, or -1 with *error set: it is as before, or, for want of memory, off.
+ */
+int changes_set_mode(struct fault_thread *thread, enum tracking_mode mode, struct error *error);
 
 /**
  * changes_fit() - bring the tables in line with the regions, some of which may be new or of another size
@@ -68,6 +72,12 @@ void changes_lose_mapping(struct mapping *mapping);
  */
 void changes_note_grown(const struct mapping *mapping);
 
+/** changes_lose_context() - its process is gone, or its mappings are, and what it had written with them */
+void changes_lose_context(const struct context *context);
+
+/** changes_lose_unmapped() - this range of it is unmapped, and nobody can ask any more what was written there */
+void changes_lose_unmapped(const struct context *context, uint64_t start, uint64_t end);
+
 /** changes_keep_armed() - do pages stay armed when a snapshot ends, however it ends? */
 bool changes_keep_armed(const struct changes *changes);
 
@@ -80,6 +90,25 @@ void changes_freeze(struct fault_thread *thread, struct run *run);
  * They are to be saved, too. Return: are there any that were not known before?
  */
 bool changes_freeze_vanished(struct fault_thread *thread, struct run *run);
+
+/**
+ * changes_begin_rounds() - before the first round of a snapshot that is made in rounds (rounds.h)
+ *
+ * From here on the run's own watch tells what is removed; what the parent's has seen counts as written.
+ */
+void changes_begin_rounds(struct fault_thread *thread, struct run *run);
+
+/** changes_note_removed() - in a round, after the hole maps in the run were taken: what was removed is written, too */
+void changes_note_removed(struct fault_thread *thread, struct run *run);
+
+/** changes_freeze_round() - what is noted as written is what this round has to save */
+void changes_freeze_round(struct fault_thread *thread, struct run *run);
+
+/** changes_thaw_round() - it was not saved: it counts as written again */
+void changes_thaw_round(struct fault_thread *thread);
+
+/** changes_count_dirty() - bytes of the pages that are noted as written */
+uint64_t changes_count_dirty(struct fault_thread *thread);
 
 /** changes_note_armed() - all mappings are armed, or (false) none is */
 void changes_note_armed(struct fault_thread *thread, bool armed);

@@ -17,4 +17,12 @@ static inline uint64_t clock_now_ns(void) {
         return (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec;
 }
 
+/** clock_real_seconds() - CLOCK_REALTIME, since the epoch */
+static inline double clock_real_seconds(void) {
+        struct timespec ts;
+
+        clock_gettime(CLOCK_REALTIME, &ts);
+        return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
+}
+
 #endif

@@ -6,6 +6,7 @@
 
 #include "daemon/arm.h"
 #include "daemon/clock.h"
+#include "daemon/holes.h"
 #include "daemon/removal.h"
 
 /* What arming costs a kernel at most, for each GiB, is not held against --max-hold. */
@@ -106,22 +107,6 @@ static int cut_arm_all(struct cut *cut, struct error *error) {
         return 0;
 }
 
-static void cut_map_holes(struct cut *cut) {
-        struct region *region;
-
-        TAILQ_FOREACH (region, &cut->thread->domain->regions, link) {
-                uint64_t offset = 0, start, end;
-
-                if (!cut->run->capture.regions[region->index].data_at_cut)
-                        continue;
-                capture_forget_data(&cut->run->capture, region->index);
-                while (region_next_data(region, offset, region->bytes, &start, &end)) {
-                        capture_mark_data(&cut->run->capture, region->index, start, end - start);
-                        offset = end;
-                }
-        }
-}
-
 static uint64_t cut_allowance_ns(const struct domain *domain) {
         uint64_t bytes = 0;
 
@@ -138,7 +123,7 @@ static int cut_arm(struct cut *cut, struct error *error) {
                 domain->contexts[i]->fresh = true;
         if (cut_arm_all(cut, error) < 0 || !run_goes_on(cut->run))
                 return -1; /* if it is the latter the run knows why */
-        cut_map_holes(cut);
+        holes_take(domain, cut->run);
         return 0;
 }
 

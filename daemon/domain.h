@@ -25,6 +25,7 @@
 struct domain {
         char name[REGION_NAME_MAX + 1];
         uid_t uid;
+        uint64_t copy_ns_per_mib; /* what it took last to copy its memory while it was stopped; a snapshot's thread's */
         bool strict; /* each snapshot of it fails where there may be untracked writers, rather than warn; main thread's
                       */
         pthread_mutex_t lock;

@@ -138,6 +138,7 @@ void event_handle(struct fault_thread *thread, struct context *context, const st
                 break;
         case UFFD_EVENT_UNMAP:
                 event_note_grown(context, message->arg.remove.start, message->arg.remove.end);
+                changes_lose_unmapped(context, message->arg.remove.start, message->arg.remove.end);
                 pthread_mutex_lock(&thread->domain->lock);
                 r = context_remove(context, message->arg.remove.start,
                                    message->arg.remove.end - message->arg.remove.start);

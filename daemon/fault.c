@@ -365,8 +365,7 @@ static void fault_drop_gone(struct fault_thread *thread) {
                 if (!context->gone)
                         continue;
                 fault_unwatch(thread, context);
-                for (unsigned j = 0; j < context->n_mappings; j++)
-                        changes_note_grown(&context->mappings[j]);
+                changes_lose_context(context);
                 /* One that has unmapped everything writes to nothing. */
                 if (context->n_mappings > 0 && uffd_owner_is_alive(context->uffd)) {
                         domain->untracked = "a process refused for a second to have its protection changed";

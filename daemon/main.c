@@ -3,7 +3,8 @@
 /*
  * livesnapd: puts the parts together, in this order, and takes them apart in the reverse one.
  *
- * 1. Privileges and limits, while there is one thread.
+ * 1. Privileges and limits, while there is one thread; and the guardian, which is to have neither threads nor
+ *    descriptors of ours.
  * 2. The store, whose threads must have been made before the process has the first userfaultfd (daemon/store.h).
  * 3. The API, with the pool.
  * 4. The server. Only now can clients hand us anything.
@@ -23,6 +24,7 @@
 
 #include "common/cleanup.h"
 #include "daemon/api.h"
+#include "daemon/guardian.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
 #include "daemon/privileges.h"
@@ -35,6 +37,7 @@ struct parts {
         struct event *sigterm;
         struct event *sigint;
         struct event *store_event;
+        struct guardian *guardian;
         struct store *store;
         struct api *api;
         struct server *server;
@@ -95,7 +98,7 @@ static bool answers(void *data) {
 }
 
 static int start(struct parts *parts, const struct options *options, struct error *error) {
-        const struct api_config api_config = {
+        struct api_config api_config = {
                 .pool_bytes = options->pool_bytes,
                 .pool_abort = options->pool_abort,
                 .max_hold_ms = options->max_hold_ms,
@@ -110,6 +113,9 @@ static int start(struct parts *parts, const struct options *options, struct erro
                             "livesnapd as root or by its systemd unit");
         parts->passed_socket = server_config.listen_fd >= 0;
         privileges_raise_limits();
+        if (guardian_new(&parts->guardian, error) < 0)
+                return -1;
+        api_config.guardian = parts->guardian;
         if (store_new(options->store, &parts->store, error) < 0 || make_base(parts, error) < 0 ||
             watch_store(parts, error) < 0)
                 return -1;
@@ -136,6 +142,7 @@ static void stop(struct parts *parts) {
                 event_free(parts->store_event);
         if (parts->base)
                 event_base_free(parts->base);
+        guardian_free(parts->guardian);
 }
 
 static int run(struct parts *parts, const struct options *options) {

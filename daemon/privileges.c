@@ -13,12 +13,14 @@
  * are lost; also for what /proc says of clients of other users.
  * CAP_DAC_READ_SEARCH: without it /proc/PID/fd and /proc/PID/pagemap of other users cannot be opened, CAP_SYS_PTRACE
  * notwithstanding, nor their tmpfs files be opened again to be watched.
+ * CAP_KILL: to stop a program of another user, and let it go on, for the last moment of asynchronous tracking.
  *
  * The service runs as a user of its own, to whom the store, the socket and the locked memory are granted by the unit.
  */
 static const cap_value_t service_capabilities[] = {
         CAP_SYS_PTRACE,
         CAP_DAC_READ_SEARCH,
+        CAP_KILL,
 };
 
 /*
@@ -29,7 +31,7 @@ static const cap_value_t service_capabilities[] = {
  * CAP_SYS_RESOURCE: descriptors in flight beyond RLIMIT_NOFILE.
  */
 static const cap_value_t root_capabilities[] = {
-        CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE, CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE,
+        CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_KILL, CAP_DAC_OVERRIDE, CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE,
 };
 
 /* Of @wanted those that we have, as the new effective and permitted sets. Return: 0 or -errno. */

@@ -21,14 +21,14 @@ struct registry_name {
 struct registry {
         TAILQ_HEAD(, registry_entry) entries;
         unsigned n_entries;
-        void (*on_unmapped)(void *data);
+        void (*wake)(void *data);
         void *data;
         struct registry_name *names; /* a ring */
         unsigned n_names;
         unsigned next_name;
 };
 
-int registry_new(void (*on_unmapped)(void *data), void *data, struct registry **ret) {
+int registry_new(void (*wake)(void *data), void *data, struct registry **ret) {
         struct registry *registry = calloc(1, sizeof(*registry));
 
         if (!registry)
@@ -39,7 +39,7 @@ int registry_new(void (*on_unmapped)(void *data), void *data, struct registry **
                 return -ENOMEM;
         }
         TAILQ_INIT(&registry->entries);
-        registry->on_unmapped = on_unmapped;
+        registry->wake = wake;
         registry->data = data;
         *ret = registry;
         return 0;
@@ -59,7 +59,7 @@ static void registry_on_unmapped(void *data) {
         struct registry_entry *entry = data;
 
         atomic_store(&entry->unmapped, true);
-        entry->registry->on_unmapped(entry->registry->data);
+        entry->registry->wake(entry->registry->data);
 }
 
 static struct registry_entry *registry_look_up(struct registry *registry, const char *name) {
@@ -136,12 +136,16 @@ static struct registry_entry *registry_add(struct registry *registry, const char
                 return NULL;
         }
         entry->registry = registry;
-        if (fault_thread_new(entry->domain, registry_on_unmapped, entry, &entry->thread) < 0) {
+        entry->quiesce = (struct quiesce) QUIESCE_INIT;
+        if (quiesce_client_new(registry->wake, registry->data, &entry->quiesce_client) < 0 ||
+            fault_thread_new(entry->domain, registry_on_unmapped, entry, &entry->thread) < 0) {
+                quiesce_client_free(entry->quiesce_client);
                 domain_free(entry->domain);
                 free(entry);
                 error_set(error, ERROR_INTERNAL, "cannot start a fault thread: too many threads or descriptors");
                 return NULL;
         }
+        entry->quiesce.client = entry->quiesce_client;
         TAILQ_INSERT_TAIL(&registry->entries, entry, link);
         registry->n_entries++;
         return entry;
@@ -217,6 +221,8 @@ void registry_remove(struct registry_entry *entry) {
         TAILQ_REMOVE(&registry->entries, entry, link);
         registry->n_entries--;
         fault_thread_free(entry->thread);
+        quiesce_client_free(entry->quiesce_client);
+        quiesce_deinit(&entry->quiesce);
         domain_free(entry->domain);
         free(entry);
 }
@@ -244,11 +250,12 @@ void registry_drop_unmapped(struct registry_entry *entry) {
                 registry_detach_region(entry, region);
 }
 
-void registry_reap(struct registry *registry) {
+void registry_check(struct registry *registry) {
         struct registry_entry *entry = TAILQ_FIRST(&registry->entries), *next;
 
         for (; entry; entry = next) {
                 next = TAILQ_NEXT(entry, link);
+                quiesce_client_check(entry->quiesce_client);
                 if (entry->job || !atomic_exchange(&entry->unmapped, false))
                         continue;
                 registry_drop_unmapped(entry);
@@ -287,6 +294,8 @@ json_t *registry_entry_json(struct registry_entry *entry) {
         json = json_pack("{s:s, s:i, s:i, s:o, s:s}", "name", domain->name, "uid", (int) domain->uid, "processes",
                          (int) domain_count(domain, NULL).n_processes, "regions", regions, "tracking",
                          tracking_mode_name(changes_get_mode(entry->thread)));
+        if (changes_get_mode(entry->thread) == TRACKING_ASYNC)
+                json_object_set_new(json, "quiesce", json_string(quiesce_way_name(entry->quiesce.way)));
         if (changes_get_parent(entry->thread, &parent, &why))
                 json_object_set_new(json, "changes_since", json_string(parent.name));
         if (entry->job)

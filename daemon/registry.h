@@ -2,8 +2,7 @@
 #ifndef LIVESNAP_DAEMON_REGISTRY_H
 #define LIVESNAP_DAEMON_REGISTRY_H
 
-/* The domains that there are, by name, and their fault threads. Main thread only, but for what is said of @on_unmapped.
- */
+/* The domains that there are, by name, and their fault threads. Main thread only, but for what is said of @wake. */
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,6 +13,7 @@
 
 #include "common/error.h"
 #include "daemon/fault.h"
+#include "daemon/quiesce.h"
 
 #define REGISTRY_DOMAINS_MAX 256u
 /* Of these, what one user may have, and all users together, so that there are always some left for root. */
@@ -23,7 +23,9 @@
 struct registry_entry {
         struct domain *domain; /* owned */
         struct fault_thread *thread;
-        uint64_t job;         /* that is taking a snapshot of it, or 0: then nothing may be attached or detached */
+        uint64_t job;           /* that is taking a snapshot of it, or 0: then nothing may be attached or detached */
+        struct quiesce quiesce; /* not changed while there is a job */
+        struct quiesce_client *quiesce_client;
         atomic_bool unmapped; /* there may be a region that nobody maps */
         struct registry *registry;
         TAILQ_ENTRY(registry_entry) link;
@@ -31,8 +33,8 @@ struct registry_entry {
 
 struct registry;
 
-/** registry_new() - @on_unmapped is called on a fault thread when nobody maps a region any more; see registry_reap() */
-int registry_new(void (*on_unmapped)(void *data), void *data, struct registry **ret);
+/** registry_new() - @wake is called on other threads when registry_check() is due */
+int registry_new(void (*wake)(void *data), void *data, struct registry **ret);
 
 /** registry_free() - let go of everything */
 void registry_free(struct registry *registry);
@@ -50,8 +52,11 @@ struct registry_entry *registry_find_or_add(struct registry *registry, const cha
 /** registry_remove() - disarm, let go and forget a domain */
 void registry_remove(struct registry_entry *entry);
 
-/** registry_reap() - let go of regions that nobody maps any more, and of domains that have no other */
-void registry_reap(struct registry *registry);
+/**
+ * registry_check() - let go of regions that nobody maps any more, and of domains that have no other; tell programs to
+ * stop, or to go on
+ */
+void registry_check(struct registry *registry);
 
 /** registry_drop_unmapped() - let go of regions of the domain that nobody maps any more, be it since a moment ago */
 void registry_drop_unmapped(struct registry_entry *entry);

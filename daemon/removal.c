@@ -12,6 +12,7 @@
 struct removal_region {
         int watch; /* inotify's, or -1 */
         bool modified;
+        bool changed_before; /* before the last start */
         blkcnt_t blocks;
         off_t size;
 };
@@ -80,14 +81,22 @@ void removal_watch_start(struct removal_watch *watch, const struct domain *domai
         TAILQ_FOREACH (region, &domain->regions, link) {
                 struct removal_region *r = &watch->regions[region->index];
 
+                r->changed_before = false;
                 if (region->guarantee != GUARANTEE_SEALED && fstat(region->object, &st) == 0) {
+                        r->changed_before = st.st_blocks < r->blocks || st.st_size < r->size;
                         r->blocks = st.st_blocks;
                         r->size = st.st_size;
                 }
         }
         removal_watch_read(watch);
-        for (unsigned i = 0; i < watch->n_regions; i++)
+        for (unsigned i = 0; i < watch->n_regions; i++) {
+                watch->regions[i].changed_before |= watch->regions[i].modified;
                 watch->regions[i].modified = false;
+        }
+}
+
+bool removal_watch_changed_before(const struct removal_watch *watch, const struct region *region) {
+        return watch->regions[region->index].changed_before;
 }
 
 bool removal_watch_modified(struct removal_watch *watch, const struct region *region) {

@@ -23,8 +23,15 @@ struct removal_watch;
 int removal_watch_new(struct domain *domain, struct removal_watch **ret);
 void removal_watch_free(struct removal_watch *watch);
 
-/** removal_watch_start() - what was seen so far was before the cut: forget it. In the hold, on the fault thread. */
+/**
+ * removal_watch_start() - begin anew: forget what was seen so far, but for removal_watch_changed_before()
+ *
+ * Nothing falls between the two. On the fault thread, or when nobody else uses the watch.
+ */
 void removal_watch_start(struct removal_watch *watch, const struct domain *domain);
+
+/** removal_watch_changed_before() - was anything seen of the region between the last two starts? */
+bool removal_watch_changed_before(const struct removal_watch *watch, const struct region *region);
 
 /** removal_watch_modified() - was the region changed through a descriptor since the start? Reads what has come. */
 bool removal_watch_modified(struct removal_watch *watch, const struct region *region);

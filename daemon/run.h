@@ -47,7 +47,7 @@ struct run {
         /* The fault thread's own. */
         struct histogram faults;
         uint64_t arm_ns;
-        uint64_t hold_ns;
+        uint64_t hold_ns; /* where programs were stopped for the cut: for how long */
         uint32_t slots_used_peak;
 
         /* The sweep's own. */

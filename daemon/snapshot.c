@@ -13,6 +13,7 @@
 #include "daemon/image_writer.h"
 #include "daemon/pins.h"
 #include "daemon/removal.h"
+#include "daemon/rounds.h"
 #include "daemon/sweep.h"
 
 #define SNAPSHOT_LOOK_MS 20
@@ -31,13 +32,20 @@ struct snapshot {
         struct pins pins;
         struct pool_share share;
         struct image_writer *writer;
-        bool tracks;                                 /* pages stay armed for the next increment */
+        enum tracking_mode tracking;
         struct changes_parent parent;                /* of an increment */
         char full_reason[IMAGE_WRITER_REASON_BYTES]; /* why it is full, though an increment was asked for; or empty */
         uint64_t pages_dirty;                        /* to be saved by an increment */
         enum guarantee guarantee;
         uint64_t chunks_discarded;
         bool modified; /* through a descriptor, a region whose owner allows that content is removed */
+
+        /* Of a domain that is tracked asynchronously. */
+        unsigned n_rounds;
+        double cut_time;
+        uint64_t pages_paused;
+        bool pause_was_forced;
+        unsigned n_workers;
 
         _Atomic int state; /* enum snapshot_state */
         _Atomic uint64_t bytes_done;
@@ -106,7 +114,7 @@ static int snapshot_choose_parent(struct snapshot *snapshot) {
         const struct snapshot_spec *spec = &snapshot->spec;
         const char *why;
 
-        snapshot->tracks = changes_get_mode(spec->thread) == TRACKING_SYNC;
+        snapshot->tracking = changes_get_mode(spec->thread);
         if (fault_call(spec->thread, snapshot_on_fit, NULL) < 0)
                 return error_set(&snapshot->error, ERROR_INTERNAL, "out of memory for the tracking of changes");
         if (!spec->incremental)
@@ -207,7 +215,9 @@ static int snapshot_take_census(struct snapshot *snapshot, enum census_mode mode
 static int snapshot_check_cut(struct snapshot *snapshot) {
         char text[PINS_TEXT_MAX];
 
-        if (armcheck_run(snapshot->spec.thread, &snapshot->run, false, &snapshot->armcheck, &snapshot->error) < 0)
+        /* Where it is asynchronous every page is looked at in each round. */
+        if (snapshot->tracking != TRACKING_ASYNC &&
+            armcheck_run(snapshot->spec.thread, &snapshot->run, false, &snapshot->armcheck, &snapshot->error) < 0)
                 return -1;
         for (unsigned i = 0; i < snapshot->census.n_pids; i++)
                 pins_look_at(snapshot->census.pids[i], &snapshot->pins);
@@ -313,9 +323,10 @@ static json_t *snapshot_make_warnings(const struct snapshot *snapshot) {
         char text[PINS_TEXT_MAX];
 
         if (snapshot->census.n_unreadable)
-                json_array_append_new(warnings, json_sprintf("%u processes could not be looked into for writers that "
+                json_array_append_new(warnings, json_sprintf("%u process%s could not be looked into for writers that "
                                                              "are not tracked",
-                                                             snapshot->census.n_unreadable));
+                                                             snapshot->census.n_unreadable,
+                                                             snapshot->census.n_unreadable == 1 ? "" : "es"));
         if (snapshot->census.n_foreign)
                 json_array_append_new(warnings,
                                       json_sprintf("process %d, which is not tracked, has a region open for "
@@ -329,6 +340,16 @@ static json_t *snapshot_make_warnings(const struct snapshot *snapshot) {
                 json_array_append_new(warnings, json_sprintf("of %u processes it could not be verified that their "
                                                              "memory was protected",
                                                              snapshot->armcheck.n_unreadable));
+        if (snapshot->n_workers)
+                json_array_append_new(warnings,
+                                      json_sprintf("%u threads that work for the programs in the kernel (io_uring, "
+                                                   "vhost) could not be stopped with them: if they wrote to a region "
+                                                   "in that moment, the image is not of one instant",
+                                                   snapshot->n_workers));
+        if (snapshot->pause_was_forced)
+                json_array_append_new(warnings,
+                                      json_sprintf("the programs wrote faster than it could be saved, and were "
+                                                   "stopped for longer than --max-pause, as was asked for"));
         if (snapshot->chunks_discarded)
                 json_array_append_new(warnings,
                                       json_sprintf("content of %llu chunks was removed before it was saved and "
@@ -350,7 +371,8 @@ static double snapshot_quantile_us(const struct snapshot *snapshot, double q) {
  * opens or maps a file, so there is no more to be said of one that is not sealed.
  */
 static enum guarantee snapshot_find_guarantee(const struct snapshot *snapshot) {
-        enum guarantee guarantee = snapshot->pins.n_processes ? GUARANTEE_ADVISORY : GUARANTEE_SEALED;
+        enum guarantee guarantee =
+                snapshot->pins.n_processes || snapshot->n_workers ? GUARANTEE_ADVISORY : GUARANTEE_SEALED;
         const struct region *region;
 
         TAILQ_FOREACH (region, &snapshot->domain->regions, link) {
@@ -366,8 +388,14 @@ static enum guarantee snapshot_find_guarantee(const struct snapshot *snapshot) {
 }
 
 static void snapshot_add_tracking(const struct snapshot *snapshot, json_t *figures) {
-        json_object_set_new(figures, "tracking",
-                            json_string(tracking_mode_name(snapshot->tracks ? TRACKING_SYNC : TRACKING_OFF)));
+        json_object_set_new(figures, "tracking", json_string(tracking_mode_name(snapshot->tracking)));
+        if (snapshot->tracking == TRACKING_ASYNC) {
+                json_object_set_new(figures, "created", json_real(snapshot->cut_time));
+                json_object_set_new(figures, "rounds", json_integer(snapshot->n_rounds));
+                json_object_set_new(figures, "pause_us",
+                                    json_integer((json_int_t) (snapshot->run.hold_ns / NSEC_PER_USEC)));
+                json_object_set_new(figures, "pages_paused", json_integer((json_int_t) snapshot->pages_paused));
+        }
         if (snapshot->run.increment)
                 json_object_set_new(figures, "pages_dirty", json_integer((json_int_t) snapshot->pages_dirty));
         if (snapshot->full_reason[0])
@@ -413,16 +441,21 @@ static void snapshot_count_dirty(struct snapshot *snapshot) {
         atomic_store(&snapshot->bytes_total, bytes);
 }
 
-static int snapshot_drain(struct snapshot *snapshot) {
-        struct sweep sweep = {
+static struct sweep snapshot_make_sweep(struct snapshot *snapshot) {
+        return (struct sweep){
                 .domain = snapshot->domain,
                 .run = &snapshot->run,
                 .share = &snapshot->share,
                 .writer = snapshot->writer,
-                .keep_armed = snapshot->tracks,
+                .only_wanted = snapshot->run.increment,
+                .keep_armed = snapshot->tracking != TRACKING_OFF,
                 .progress = snapshot_on_progress,
                 .data = snapshot,
         };
+}
+
+static int snapshot_drain(struct snapshot *snapshot) {
+        struct sweep sweep = snapshot_make_sweep(snapshot);
         bool complete;
 
         snapshot_set_state(snapshot, SNAPSHOT_DRAINING);
@@ -433,12 +466,8 @@ static int snapshot_drain(struct snapshot *snapshot) {
         return complete ? 0 : -1;
 }
 
-static int snapshot_take(struct snapshot *snapshot) {
-        json_t *figures;
-        int r;
-
-        if (snapshot_prepare(snapshot) < 0)
-                return -1;
+/* Make a cut at which nobody is stopped, and save what was there. */
+static int snapshot_capture(struct snapshot *snapshot) {
         if (fault_begin(snapshot->spec.thread, &snapshot->run, &snapshot->error) < 0) {
                 (void) snapshot_explain_stop(snapshot);
                 return -1;
@@ -452,8 +481,60 @@ static int snapshot_take(struct snapshot *snapshot) {
                         (void) image_writer_flush(snapshot->writer, &snapshot->error);
                 return -1;
         }
-        if (snapshot_explain_stop(snapshot) < 0 || snapshot_take_census(snapshot, CENSUS_CHECK) < 0 ||
-            snapshot_check_content(snapshot) < 0)
+        if (snapshot_explain_stop(snapshot) < 0 || snapshot_take_census(snapshot, CENSUS_CHECK) < 0)
+                return -1;
+        return snapshot_check_content(snapshot);
+}
+
+static void snapshot_on_expect(void *data, uint64_t bytes) {
+        struct snapshot *snapshot = data;
+        uint64_t total = atomic_load(&snapshot->bytes_done) + bytes;
+
+        if (total > atomic_load(&snapshot->bytes_total) || snapshot->run.increment)
+                atomic_store(&snapshot->bytes_total, total);
+}
+
+/* Save what is there while it changes, and make the cut at the end. */
+static int snapshot_capture_in_rounds(struct snapshot *snapshot) {
+        struct sweep sweep = snapshot_make_sweep(snapshot);
+        struct rounds rounds = {
+                .thread = snapshot->spec.thread,
+                .sweep = &sweep,
+                .quiesce = snapshot->spec.quiesce,
+                .guardian = snapshot->spec.guardian,
+                .max_pause_ns = snapshot->spec.max_pause_ns,
+                .pause_anyway = snapshot->spec.pause_anyway,
+                .expect = snapshot_on_expect,
+                .data = snapshot,
+        };
+        int r;
+
+        snapshot_set_state(snapshot, SNAPSHOT_DRAINING);
+        r = rounds_run(&rounds, &snapshot->error);
+        if (r < 0 && snapshot->error.kind == ERROR_NONE && snapshot_explain_stop(snapshot) == 0)
+                (void) image_writer_flush(snapshot->writer, &snapshot->error);
+        if (r < 0 || snapshot_explain_stop(snapshot) < 0 || snapshot_check_cut(snapshot) < 0)
+                return -1;
+        snapshot->run.hold_ns = rounds.pause_ns;
+        snapshot->run.pages_read += snapshot->run.pages_fault; /* copied in the pause, not by a fault */
+        snapshot->run.pages_fault = 0;
+        snapshot->n_rounds = rounds.n_rounds;
+        snapshot->cut_time = rounds.cut_time;
+        snapshot->pages_paused = rounds.pages_paused;
+        snapshot->pause_was_forced = rounds.forced;
+        snapshot->n_workers = rounds.n_workers;
+        snapshot_count_dirty(snapshot);
+        return snapshot_take_census(snapshot, CENSUS_CHECK);
+}
+
+static int snapshot_take(struct snapshot *snapshot) {
+        json_t *figures;
+        int r;
+
+        if (snapshot_prepare(snapshot) < 0)
+                return -1;
+        r = snapshot->tracking == TRACKING_ASYNC ? snapshot_capture_in_rounds(snapshot) : snapshot_capture(snapshot);
+        if (r < 0)
                 return -1;
         snapshot_set_state(snapshot, SNAPSHOT_PUBLISHING);
         /* The disk may take long for what it has, and the snapshot may be cancelled meanwhile. */
@@ -489,7 +570,7 @@ static void *snapshot_main(void *data) {
 
         pthread_setname_np(pthread_self(), "snapshot");
         (void) snapshot_take(snapshot);
-        if (snapshot->tracks)
+        if (snapshot->tracking != TRACKING_OFF)
                 fault_call(snapshot->spec.thread, snapshot_on_over, snapshot);
         image_writer_free(snapshot->writer);
         pool_share_deinit(&snapshot->share);

@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "daemon/fault.h"
 #include "daemon/pool.h"
+#include "daemon/quiesce.h"
 #include "daemon/run.h"
 #include "daemon/store.h"
 
@@ -39,6 +40,12 @@ struct snapshot_spec {
         bool strict;       /* fail where there may be untracked writers, rather than warn */
         uint64_t max_rate; /* bytes a second, 0: none */
         uint64_t max_hold_ns;
+
+        /* Where the domain is tracked asynchronously. */
+        const struct quiesce *quiesce; /* borrowed */
+        struct guardian *guardian;     /* borrowed */
+        uint64_t max_pause_ns;
+        bool pause_anyway;
         void (*ended)(void *data); /* on the snapshot's thread, which does nothing after it */
         void *data;
 };

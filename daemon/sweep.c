@@ -24,7 +24,6 @@ struct sweep_state {
         struct region *regions[DOMAIN_REGIONS_MAX]; /* by index */
         struct domain_targets targets;
         struct chunk *packed; /* being filled with wanted pages, or NULL */
-        uint64_t bytes_swept;
 };
 
 static struct capture_region *sweep_capture_region(struct sweep_state *state, unsigned region) {
@@ -154,10 +153,10 @@ static bool sweep_chunk(struct sweep_state *state, unsigned region, uint64_t ind
         sweep->run->pages_fault += n_saved;
         sweep->run->pages_read +=
                 (chunk->bytes + state->regions[region]->page_bytes - 1) / state->regions[region]->page_bytes - n_saved;
-        state->bytes_swept += chunk->bytes;
+        state->sweep->bytes_swept += chunk->bytes;
         image_writer_submit(sweep->writer, chunk);
         if (sweep->progress)
-                sweep->progress(sweep->data, state->bytes_swept);
+                sweep->progress(sweep->data, sweep->bytes_swept);
         return true;
 }
 
@@ -239,9 +238,9 @@ static bool sweep_pack_chunk(struct sweep_state *state, unsigned region, uint64_
         sweep_name_wanted(state, region, index);
         sweep->run->pages_fault += n_saved;
         sweep->run->pages_read += n_wanted - n_saved;
-        state->bytes_swept += (uint64_t) n_wanted * r->page_bytes;
+        state->sweep->bytes_swept += (uint64_t) n_wanted * r->page_bytes;
         if (sweep->progress)
-                sweep->progress(sweep->data, state->bytes_swept);
+                sweep->progress(sweep->data, sweep->bytes_swept);
         return true;
 }
 
@@ -256,7 +255,7 @@ static bool sweep_hot_chunks(struct sweep_state *state) {
                pool_slots_free(pool) < pool_slots(pool) / 4) {
                 if (!capture_hottest(&run->capture, &region, &chunk))
                         return true;
-                if (!(run->increment ? sweep_pack_chunk : sweep_chunk)(state, region, chunk))
+                if (!(state->sweep->only_wanted ? sweep_pack_chunk : sweep_chunk)(state, region, chunk))
                         return false;
         }
         return true;
@@ -293,7 +292,8 @@ static bool sweep_holes(struct sweep_state *state, unsigned region, struct sweep
                 return false;
         bytes = (cursor->chunk - first) * CHUNK_BYTES;
         sweep_release(state, region, first * CHUNK_BYTES, bytes);
-        state->bytes_swept += cursor->chunk == n_chunks ? capture->regions[region].bytes - first * CHUNK_BYTES : bytes;
+        state->sweep->bytes_swept +=
+                cursor->chunk == n_chunks ? capture->regions[region].bytes - first * CHUNK_BYTES : bytes;
         return true;
 }
 
@@ -319,11 +319,11 @@ static bool sweep_region(struct sweep_state *state, unsigned region) {
 
 static bool sweep_increment(struct sweep_state *state, unsigned region) {
         const struct capture *capture = &state->sweep->run->capture;
-        const struct tracking *tracking = state->regions[region]->tracking;
+        const struct capture_region *r = &capture->regions[region];
         uint64_t page = 0;
 
-        while ((page = tracking_next_frozen(tracking, page)) < tracking->n_pages) {
-                uint64_t per_chunk = capture_pages_per_chunk(&capture->regions[region]), index = page / per_chunk;
+        while ((page = capture_next_wanted(r, page)) < r->n_pages) {
+                uint64_t per_chunk = capture_pages_per_chunk(r), index = page / per_chunk;
 
                 if (!sweep_hot_chunks(state))
                         return false;
@@ -342,7 +342,7 @@ bool sweep_run(struct sweep *sweep) {
         TAILQ_FOREACH (region, &sweep->domain->regions, link)
                 state.regions[region->index] = region;
         for (unsigned i = 0; i < sweep->run->capture.n_regions && complete; i++)
-                complete = sweep->run->increment ? sweep_increment(&state, i) : sweep_region(&state, i);
+                complete = sweep->only_wanted ? sweep_increment(&state, i) : sweep_region(&state, i);
         if (complete)
                 sweep_submit_packed(&state);
         else if (state.packed)

@@ -7,8 +7,9 @@
  * disarms it, and hands it to the image writer. So the writes are sequential however the client writes. It goes out of
  * its order only to where threads wait for it, or, when the pool runs low, to where most pages are saved.
  *
- * For an increment it goes only to the chunks that have wanted pages, reads only these, and packs those of many chunks
- * into one buffer. Where changes are tracked nothing is disarmed: who waits is woken and faults again.
+ * For an increment, or a round after the first, it goes only to the chunks that have wanted pages, reads only these,
+ * and packs those of many chunks into one buffer. Where changes are tracked nothing is disarmed: who waits is woken and
+ * faults again.
  */
 
 #include <stdbool.h>
@@ -24,9 +25,12 @@ struct sweep {
         struct run *run;
         struct pool_share *share;
         struct image_writer *writer;
+        bool only_wanted;
         bool keep_armed;
         void (*progress)(void *data, uint64_t bytes_swept); /* may be NULL */
         void *data;
+
+        uint64_t bytes_swept; /* in all runs */
 };
 
 /**

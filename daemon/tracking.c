@@ -26,8 +26,9 @@ int tracking_new(uint64_t bytes, uint32_t page_bytes, struct tracking **ret) {
         tracking->n_pages = (bytes + page_bytes - 1) / page_bytes;
         tracking->dirty = calloc(tracking_words(tracking), sizeof(uint64_t));
         tracking->frozen = calloc(tracking_words(tracking), sizeof(uint64_t));
+        tracking->round = calloc(tracking_words(tracking), sizeof(uint64_t));
         tracking->data = calloc(tracking_words(tracking), sizeof(uint64_t));
-        if (!tracking->dirty || !tracking->frozen || !tracking->data) {
+        if (!tracking->dirty || !tracking->frozen || !tracking->round || !tracking->data) {
                 tracking_free(tracking);
                 return -ENOMEM;
         }
@@ -41,6 +42,7 @@ void tracking_free(struct tracking *tracking) {
                 return;
         free(tracking->dirty);
         free(tracking->frozen);
+        free(tracking->round);
         free(tracking->data);
         free(tracking);
 }
@@ -91,6 +93,19 @@ void tracking_freeze_more(struct tracking *tracking, uint64_t page) {
                 tracking_set(tracking->frozen, page);
 }
 
+void tracking_freeze_round(struct tracking *tracking) {
+        for (uint64_t i = 0; i < tracking_words(tracking); i++) {
+                tracking->round[i] = tracking->dirty[i];
+                tracking->frozen[i] |= tracking->dirty[i];
+                tracking->dirty[i] = 0;
+        }
+}
+
+void tracking_thaw_round(struct tracking *tracking) {
+        for (uint64_t i = 0; i < tracking_words(tracking); i++)
+                tracking->dirty[i] |= tracking->round[i];
+}
+
 void tracking_commit(struct tracking *tracking) {
         memset(tracking->frozen, 0, tracking_words(tracking) * sizeof(uint64_t));
 }
@@ -107,12 +122,29 @@ void tracking_keep_data(struct tracking *tracking, const uint64_t *data) {
                 memcpy(tracking->data, data, tracking_words(tracking) * sizeof(uint64_t));
 }
 
-uint64_t tracking_count_frozen(const struct tracking *tracking) {
+void tracking_note_holes(struct tracking *tracking, const uint64_t *data) {
+        for (uint64_t i = 0; i < tracking_words(tracking); i++) {
+                if (tracking->has_data)
+                        tracking->dirty[i] |= tracking->data[i] & ~data[i];
+                tracking->data[i] = data[i];
+        }
+        tracking->has_data = true;
+}
+
+static uint64_t tracking_count(const struct tracking *tracking, const uint64_t *bits) {
         uint64_t count = 0;
 
         for (uint64_t i = 0; i < tracking_words(tracking); i++)
-                count += (uint64_t) __builtin_popcountll(tracking->frozen[i]);
+                count += (uint64_t) __builtin_popcountll(bits[i]);
         return count;
+}
+
+uint64_t tracking_count_frozen(const struct tracking *tracking) {
+        return tracking_count(tracking, tracking->frozen);
+}
+
+uint64_t tracking_count_dirty(const struct tracking *tracking) {
+        return tracking_count(tracking, tracking->dirty);
 }
 
 /* The first page at or after @page whose bit is @value, or n_pages. */
@@ -128,10 +160,6 @@ static uint64_t tracking_find(const struct tracking *tracking, uint64_t page, bo
                 page = (page / 64 + 1) * 64;
         }
         return page < tracking->n_pages ? page : tracking->n_pages;
-}
-
-uint64_t tracking_next_frozen(const struct tracking *tracking, uint64_t page) {
-        return tracking_find(tracking, page, true);
 }
 
 bool tracking_next_run(const struct tracking *tracking, uint64_t page, uint64_t gap, uint64_t *ret_start,

@@ -9,14 +9,16 @@
  *   dirty    written, or perhaps written, since the last cut
  *   frozen   dirty at the last cut: what the snapshot that is being taken has to save
  *   data     not a hole at the parent's cut: what is a hole now and was not then has become zero
+ *   round    of the frozen pages those that are to be read next, where that is done in rounds (rounds.h)
  *
  * At the cut what is dirty is frozen, and writes from then on are noted anew. Once the image is durable the frozen
- * pages are forgotten; if it comes to nothing they are dirty again. So no failure costs more than time. A page that is
+ * pages are forgotten; if it comes to nothing they are dirty again. So no failure costs more than time. In rounds each
+ * freezes what has become dirty since the one before. A page that is
  * noted as dirty and was not written costs its copy; one that was written and is not noted would be a wrong image, so
  * in doubt a page is dirty.
  *
- * Not thread-safe. All of it belongs to the fault thread; while a snapshot is taken its thread reads `frozen`, which
- * nobody changes between the cut and the end.
+ * Not thread-safe. All of it belongs to the fault thread; while a snapshot is taken its thread reads `frozen` and
+ * `round`, which nobody changes between the cut, or the beginning of a round, and its end.
  */
 
 #include <stdbool.h>
@@ -33,6 +35,7 @@ struct tracking {
         uint64_t n_pages;
         uint64_t *dirty;
         uint64_t *frozen;
+        uint64_t *round;
         uint64_t *data; /* meaningless unless has_data */
         bool has_data;
 };
@@ -58,6 +61,24 @@ void tracking_freeze(struct tracking *tracking);
 /** tracking_freeze_more() - this page is to be saved, too */
 void tracking_freeze_more(struct tracking *tracking, uint64_t page);
 
+/** tracking_freeze_round() - what is dirty is to be saved, too, and is all that is to be read in this round */
+void tracking_freeze_round(struct tracking *tracking);
+
+/** tracking_thaw_round() - what this round was to save is dirty again */
+void tracking_thaw_round(struct tracking *tracking);
+
+/** tracking_count_dirty() - how many pages are dirty */
+uint64_t tracking_count_dirty(const struct tracking *tracking);
+
+/**
+ * tracking_note_holes() - in a round: which pages are not holes now
+ * @data: a bit for each page
+ *
+ * A page that was none at the parent's cut, or in a round before this one, and is a hole now has become zero: it is
+ * dirty.
+ */
+void tracking_note_holes(struct tracking *tracking, const uint64_t *data);
+
 /** tracking_commit() - the image that has the frozen pages is durable */
 void tracking_commit(struct tracking *tracking);
 
@@ -72,9 +93,6 @@ void tracking_keep_data(struct tracking *tracking, const uint64_t *data);
 
 /** tracking_count_frozen() - how many pages are to be saved */
 uint64_t tracking_count_frozen(const struct tracking *tracking);
-
-/** tracking_next_frozen() - the first page at or after @page that is to be saved, or n_pages */
-uint64_t tracking_next_frozen(const struct tracking *tracking, uint64_t page);
 
 /**
  * tracking_next_run() - the next pages that are to be saved, as a run

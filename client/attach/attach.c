@@ -106,6 +106,12 @@ static int attach_report(struct attach *attach) {
 
 /* Until a look at all processes finds nothing that is not tracked. */
 static int attach_rounds(struct attach *attach, struct error *error) {
+        const struct handover_options options = {
+                .domain = attach->domain,
+                .discard = attach->options->discard,
+                .tracking = attach->options->tracking,
+                .strict = attach->options->strict,
+        };
         struct victims *victims = &attach->victims;
         char comm[PROC_COMM_SIZE];
 
@@ -118,8 +124,7 @@ static int attach_rounds(struct attach *attach, struct error *error) {
                         return 0;
                 if (attach_implant(attach, error) < 0)
                         return -1;
-                if (!handover_attach(attach->livesnap, attach->domain, attach->options->discard,
-                                     attach->options->strict, victims, &attach->reply, &failure)) {
+                if (!handover_attach(attach->livesnap, &options, victims, &attach->reply, &failure)) {
                         if (attach_report(attach) < 0)
                                 return error_set(error, ERROR_INTERNAL, "out of memory");
                 } else if (failure.kind != ERROR_BAD_MAPPING || ++attach->failures > FAILURES_MAX ||

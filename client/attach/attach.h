@@ -14,6 +14,7 @@ struct attach_options {
         const char *domain;                 /* NULL: named after the process */
         const char *glob;                   /* NULL: all objects */
         const char *discard;                /* NULL: the daemon's default */
+        const char *tracking;               /* "off", "sync" or "async"; NULL: as it is */
         bool strict;                        /* refuse what may be written untracked, now and in each snapshot */
         const char *socket;                 /* NULL: the library's default */
         void (*note)(const char *sentence); /* is told of what is left out */

@@ -141,7 +141,7 @@ static void batch_add(struct batch *batch, const struct victims *victims, const 
 }
 
 /* Sends victims from *first on, as many as go into one message. No reply where there was nothing to send. */
-static int attach_batch(struct livesnap *livesnap, const char *domain, const char *discard, bool strict,
+static int attach_batch(struct livesnap *livesnap, const struct handover_options *options,
                         const struct victims *victims, size_t *first, json_t **ret, struct error *error) {
         CLEANUP(batch_deinit) struct batch batch = { .regions = json_array(), .mappings = json_array() };
         size_t next = *first;
@@ -163,23 +163,23 @@ static int attach_batch(struct livesnap *livesnap, const char *domain, const cha
                                          (int) victim->pid, n_objects, VARLINK_FDS_MAX - IMPLANT_UFFDS);
                 if (batch.n_fds + n_objects + IMPLANT_UFFDS > VARLINK_FDS_MAX)
                         break;
-                batch_add(&batch, victims, victim, discard);
+                batch_add(&batch, victims, victim, options->discard);
         }
         *first = next;
         if (!batch.n_fds)
                 return 0;
         return call(livesnap, "Attach",
-                    json_pack("{s:s,s:O,s:O,s:b}", "domain", domain, "regions", batch.regions, "mappings",
-                              batch.mappings, "strict", strict),
+                    json_pack("{s:s,s:O,s:O,s:b,s:s*}", "domain", options->domain, "regions", batch.regions, "mappings",
+                              batch.mappings, "strict", options->strict, "tracking", options->tracking),
                     batch.fds, batch.n_fds, ret, error);
 }
 
-int handover_attach(struct livesnap *livesnap, const char *domain, const char *discard, bool strict,
-                    const struct victims *victims, json_t **ret_domain, struct error *error) {
+int handover_attach(struct livesnap *livesnap, const struct handover_options *options, const struct victims *victims,
+                    json_t **ret_domain, struct error *error) {
         for (size_t first = 0; first < victims->n_items;) {
                 CLEANUP(cleanup_json_p) json_t *reply = NULL;
 
-                if (attach_batch(livesnap, domain, discard, strict, victims, &first, &reply, error) < 0)
+                if (attach_batch(livesnap, options, victims, &first, &reply, error) < 0)
                         return -1;
                 if (reply) {
                         json_decref(*ret_domain);

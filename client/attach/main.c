@@ -46,6 +46,7 @@ static void print_help(void) {
              "  --domain NAME        name of the domain; default: the name of the process\n"
              "  --object GLOB        only shared memory objects whose name matches\n"
              "  --discard fail|zero  what to do with a page whose content is removed before it is saved\n"
+             "  --tracking MODE      how writes are known between snapshots: off, sync or async\n"
              "  --strict             refuse what may be written untracked, now and in each snapshot\n"
              "  --socket PATH        the daemon's socket; default: $LIVESNAP_SOCKET, /run/livesnap/livesnapd.sock\n"
              "  --json               print the result as JSON\n"
@@ -73,11 +74,17 @@ static int parse_pid(const char *text, pid_t *ret) {
 /* Return: -1 go on, else the exit status. */
 static int parse_options(int argc, char **argv, struct attach_options *options, bool *ret_json) {
         static const struct option long_options[] = {
-                { "pid", required_argument, NULL, 'p' },    { "domain", required_argument, NULL, 'd' },
-                { "object", required_argument, NULL, 'o' }, { "discard", required_argument, NULL, 'D' },
-                { "strict", no_argument, NULL, 'S' },       { "socket", required_argument, NULL, 's' },
-                { "json", no_argument, NULL, 'j' },         { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, 'v' },      { 0 },
+                { "pid", required_argument, NULL, 'p' },
+                { "domain", required_argument, NULL, 'd' },
+                { "object", required_argument, NULL, 'o' },
+                { "discard", required_argument, NULL, 'D' },
+                { "strict", no_argument, NULL, 'S' },
+                { "socket", required_argument, NULL, 's' },
+                { "json", no_argument, NULL, 'j' },
+                { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, 'v' },
+                { "tracking", required_argument, NULL, 't' },
+                { 0 },
         };
         struct error error = { 0 };
         int option;
@@ -100,6 +107,11 @@ static int parse_options(int argc, char **argv, struct attach_options *options, 
                         if (strcmp(optarg, "fail") && strcmp(optarg, "zero"))
                                 return usage("--discard takes 'fail' or 'zero'");
                         options->discard = optarg;
+                        break;
+                case 't':
+                        if (strcmp(optarg, "off") && strcmp(optarg, "sync") && strcmp(optarg, "async"))
+                                return usage("--tracking takes 'off', 'sync' or 'async'");
+                        options->tracking = optarg;
                         break;
                 case 'S':
                         options->strict = true;

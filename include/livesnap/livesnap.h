@@ -346,15 +346,64 @@ struct livesnap_snapshot {
 enum livesnap_tracking {
         LIVESNAP_TRACKING_OFF,
         LIVESNAP_TRACKING_SYNC,
+        LIVESNAP_TRACKING_ASYNC,
+};
+
+/* How the programs of a domain that is tracked asynchronously are stopped for the moment of the cut. */
+enum livesnap_quiesce {
+        LIVESNAP_QUIESCE_SIGNAL, /* SIGSTOP, then SIGCONT */
+        LIVESNAP_QUIESCE_CGROUP, /* the freezer of a cgroup that has all of them */
+        LIVESNAP_QUIESCE_CLIENT, /* they are asked: livesnap_start_quiesce() */
+        LIVESNAP_QUIESCE_NONE,   /* not at all: each snapshot says that they are (LIVESNAP_SNAPSHOT_STOPPED) */
 };
 
 /**
  * livesnap_set_tracking() - from now on, or no more, have the writes to a domain tracked, for snapshots with
  * LIVESNAP_SNAPSHOT_INCREMENTAL
  *
- * Return: 0 or -1. Since 0.1.
+ * LIVESNAP_TRACKING_ASYNC stops the programs in the way that was chosen last, or by a signal. Return: 0 or -1. Since 0.1.
  */
 int livesnap_set_tracking(struct livesnap *livesnap, const char *domain, enum livesnap_tracking tracking);
+
+/**
+ * livesnap_set_tracking_async() - the same for LIVESNAP_TRACKING_ASYNC, with the way to stop the programs
+ * @cgroup: for LIVESNAP_QUIESCE_CGROUP, the directory of the cgroup, such as "/sys/fs/cgroup/machines/vm"; its freezer must
+ *          be writable for this process. Else NULL
+ *
+ * Return: 0 or -1. Since 0.1.
+ */
+int livesnap_set_tracking_async(struct livesnap *livesnap, const char *domain, enum livesnap_quiesce quiesce,
+                                const char *cgroup);
+
+/**
+ * struct livesnap_quiesce_callback - what a program does when it is to stop for a moment
+ * @stop: called when it is to stop writing to the domain's memory; when it returns, nothing writes to it any more
+ * @resume: called when it may go on; also when the connection is lost in between
+ * @ended: called once when nobody will ask any more: the connection is lost, or the domain is gone; livesnap_get_error()
+ *         says which. May be NULL
+ * @data: passed on
+ * @free: called exactly once with @data, at the end; may be NULL
+ *
+ * Between @stop and @resume there are milliseconds, at most what --max-pause of the snapshot allows.
+ */
+struct livesnap_quiesce_callback {
+        void (*stop)(void *data);
+        void (*resume)(void *data);
+        void (*ended)(void *data);
+        void *data;
+        void (*free)(void *data);
+};
+
+/**
+ * livesnap_start_quiesce() - offer to stop writing to a domain when a snapshot of it needs that
+ * @callback: copied
+ *
+ * The offer stands, and the connection is in use for it, until it is closed: take a connection of its own, and have its
+ * descriptor watched by the program's event loop, or by a thread that waits for it and calls livesnap_dispatch(). Return:
+ * 0 or -1. Since 0.1.
+ */
+int livesnap_start_quiesce(struct livesnap *livesnap, const char *domain,
+                           const struct livesnap_quiesce_callback *callback);
 
 /** livesnap_snapshot_free() - free a snapshot's description; NULL is allowed. Since 0.1. */
 void livesnap_snapshot_free(struct livesnap_snapshot *snapshot);
@@ -404,6 +453,13 @@ int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const
  * the snapshot is full, and the member full_reason of its JSON says why.
  */
 #define LIVESNAP_SNAPSHOT_INCREMENTAL 2u
+/*
+ * Of a domain that is tracked asynchronously: where its programs write faster than it can be saved, stop them for as long
+ * as it takes, rather than fail.
+ */
+#define LIVESNAP_SNAPSHOT_PAUSE_ANYWAY 4u
+/* The same: nobody writes to it from now until the snapshot is over, so nobody has to be stopped. */
+#define LIVESNAP_SNAPSHOT_STOPPED 8u
 
 /** struct livesnap_snapshot_options - what else can be wished of a snapshot; later versions add members at the end */
 struct livesnap_snapshot_options {
@@ -412,6 +468,7 @@ struct livesnap_snapshot_options {
         uint64_t max_rate;
         unsigned flags;     /* LIVESNAP_SNAPSHOT_* */
         const char *parent; /* of an increment: fail if it would not build on this snapshot of the domain; NULL: any */
+        unsigned max_pause_ms; /* for how long programs may be stopped, where they have to be; 0: 100 */
 };
 
 /**

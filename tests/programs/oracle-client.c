@@ -2,6 +2,7 @@
 #include "tests/programs/oracle-client.h"
 
 #include <livesnap/livesnap.h>
+#include <poll.h>
 #include <stdio.h>
 
 static const char *client_domain;
@@ -41,4 +42,43 @@ int oracle_client_attach(struct writer *writer) {
                 livesnap_region_free(regions[i]);
         livesnap_close(livesnap);
         return ok ? 0 : -1;
+}
+
+static void stop_writes(void *data) {
+        writer_pause(data);
+}
+
+static void resume_writes(void *data) {
+        writer_resume(data);
+}
+
+static void *serve_offer(void *data) {
+        struct livesnap *livesnap = data;
+        int r = 0;
+
+        while (r == 0) {
+                struct pollfd fd = { .fd = livesnap_get_fd(livesnap), .events = (short) livesnap_get_events(livesnap) };
+
+                (void) poll(&fd, 1, -1);
+                r = livesnap_dispatch(livesnap);
+        }
+        livesnap_close(livesnap);
+        return NULL;
+}
+
+int oracle_client_offer(struct writer *writer) {
+        const struct livesnap_quiesce_callback callback = {
+                .stop = stop_writes,
+                .resume = resume_writes,
+                .data = writer,
+        };
+        struct livesnap *livesnap = livesnap_connect(client_socket_path);
+        pthread_t thread;
+
+        if (!livesnap || livesnap_start_quiesce(livesnap, client_domain, &callback) < 0) {
+                fprintf(stderr, "oracle-client: %s (%s)\n", livesnap_get_error(), livesnap_get_error_name());
+                livesnap_close(livesnap);
+                return -1;
+        }
+        return pthread_create(&thread, NULL, serve_offer, livesnap) || pthread_detach(thread) ? -1 : 0;
 }

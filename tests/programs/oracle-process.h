@@ -54,6 +54,7 @@ struct writer_control {
  * struct writer - all of an oracle-writer
  * @prepare: called in each process that was not forked from an attached one, before it writes; NULL for nothing.
  *           Returns 0, or says why not and returns -1.
+ * @offer: called in the first process after it; NULL for nothing. The same.
  * @children: the other processes, of which this one is the parent; [0] is this process itself
  */
 struct writer {
@@ -62,6 +63,7 @@ struct writer {
         struct memory memory;
         struct writer_control *control;
         int (*prepare)(struct writer *writer);
+        int (*offer)(struct writer *writer);
         unsigned n_processes;
         pid_t processes[PROCESSES_MAX];
         pthread_t threads[THREADS_MAX + 1]; /* of this process; the last one zaps */

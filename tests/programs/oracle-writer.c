@@ -46,6 +46,7 @@ struct arguments {
         uint64_t pages;
         uint64_t data_pages;
         bool is_idle;
+        bool offers;
         const char *domain;
         const char *socket;
 };
@@ -186,7 +187,7 @@ static int run(struct writer *writer, const struct arguments *arguments) {
         writer->n_processes = 1;
         while (writer->n_processes < arguments->n_processes && r >= 0)
                 r = writer_fork(writer, true);
-        if (r < 0 || (writer->prepare && writer->prepare(writer) < 0))
+        if (r < 0 || (writer->prepare && writer->prepare(writer) < 0) || (writer->offer && writer->offer(writer) < 0))
                 return -1;
         writer->control->n_ready++;
         while (writer->control->n_ready < arguments->n_processes)
@@ -228,7 +229,7 @@ static void usage(FILE *stream) {
               "                     [--processes N] [--threads N] [--order lock|ticket] [--rate N] [--idle]\n"
               "                     [--zap] [--kernel-reads]\n"
 #ifdef ORACLE_COOPERATIVE
-              "                     --domain NAME [--socket PATH]\n"
+              "                     --domain NAME [--socket PATH] [--quiesce]\n"
 #endif
               ,
               stream);
@@ -253,6 +254,7 @@ static int parse(int argc, char **argv, struct writer *writer, struct arguments 
                 { "kernel-reads", no_argument, NULL, 'K' },
                 { "domain", required_argument, NULL, 'n' },
                 { "socket", required_argument, NULL, 'S' },
+                { "quiesce", no_argument, NULL, 'q' },
                 { "help", no_argument, NULL, 'h' },
                 { NULL, 0, NULL, 0 },
         };
@@ -311,6 +313,9 @@ static int parse(int argc, char **argv, struct writer *writer, struct arguments 
                 case 'S':
                         arguments->socket = optarg;
                         break;
+                case 'q':
+                        arguments->offers = true;
+                        break;
                 case 'h':
                         usage(stdout);
                         exit(0);
@@ -346,6 +351,7 @@ int main(int argc, char **argv) {
 #ifdef ORACLE_COOPERATIVE
         oracle_client_configure(arguments.domain, arguments.socket);
         writer.prepare = oracle_client_attach;
+        writer.offer = arguments.offers ? oracle_client_offer : NULL;
 #endif
         r = make(&writer, &arguments);
         if (r < 0) {
