@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "daemon/clock.h"
 #include "daemon/fault.h"
 #include "daemon/removal.h"
 
@@ -172,7 +173,7 @@ void changes_freeze(struct fault_thread *thread, struct run *run) {
         TAILQ_FOREACH (region, &thread->domain->regions, link) {
                 if (!region->tracking)
                         continue;
-                tracking_freeze(region->tracking);
+                tracking_freeze(region->tracking, clock_now_ns());
                 if (run->increment)
                         run->capture.regions[region->index].wanted = region->tracking->frozen;
         }
@@ -261,7 +262,7 @@ void changes_freeze_round(struct fault_thread *thread, struct run *run) {
         struct region *region;
 
         TAILQ_FOREACH (region, &thread->domain->regions, link) {
-                tracking_freeze_round(region->tracking);
+                tracking_freeze_round(region->tracking, clock_now_ns());
                 run->capture.regions[region->index].wanted = region->tracking->round;
         }
 }

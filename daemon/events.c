@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/uffd.h"
+#include "daemon/clock.h"
 
 /* Tracking is lost, or may be: say so, and end a snapshot that relies on it. */
 static void event_lose(struct fault_thread *thread, const char *why, enum run_stop reason) {
@@ -109,7 +110,8 @@ static void event_on_remove(struct fault_thread *thread, const struct context *c
                                              high - low);
                 /* A page that was punched and then read is data again, and no longer seen to be gone. */
                 if (m->region->tracking && m->region->guarantee != GUARANTEE_SEALED)
-                        tracking_mark_range(m->region->tracking, low - m->address + m->offset, high - low);
+                        tracking_mark_removed(m->region->tracking, low - m->address + m->offset, high - low,
+                                              clock_now_ns());
         }
 }
 

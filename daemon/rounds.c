@@ -34,6 +34,7 @@ enum rounds_result {
 };
 
 struct rounds_scan {
+        bool stopped;
         struct scan scan;
         struct error *error;
 };
@@ -58,7 +59,7 @@ static int rounds_on_end(struct fault_thread *thread, void *data) {
 static int rounds_on_scan(struct fault_thread *thread, void *data) {
         struct rounds_scan *scan = data;
 
-        return scan_domain(thread, &scan->scan, scan->error);
+        return scan_domain(thread, scan->stopped, &scan->scan, scan->error);
 }
 
 static int rounds_on_holes(struct fault_thread *thread, void *data) {
@@ -123,8 +124,8 @@ static int rounds_identify(struct rounds *rounds, struct error *error) {
 }
 
 /* What was written since the last time, and what was removed, is noted. */
-static int rounds_look(struct rounds *rounds, unsigned *ret_n_unknown, struct error *error) {
-        struct rounds_scan scan = { .error = error };
+static int rounds_look(struct rounds *rounds, bool stopped, unsigned *ret_n_unknown, struct error *error) {
+        struct rounds_scan scan = { .stopped = stopped, .error = error };
 
         if (fault_call(rounds->thread, rounds_on_scan, &scan) < 0)
                 return -1;
@@ -236,7 +237,7 @@ static enum rounds_result rounds_cut(struct rounds *rounds, const struct quiesce
         uint64_t copy_ns;
         unsigned n_unknown;
 
-        if (rounds_look(rounds, &n_unknown, error) < 0)
+        if (rounds_look(rounds, true, &n_unknown, error) < 0)
                 return ROUNDS_FAILED;
         rounds->overhead_ns = clock_now_ns() - start_ns;
         if (n_unknown || (!force && !rounds_fits(rounds))) {
@@ -351,7 +352,7 @@ static int rounds_loop(struct rounds *rounds, struct error *error) {
                 if (rounds_identify(rounds, error) < 0)
                         return -1;
                 scan_ns = clock_now_ns();
-                if (rounds_look(rounds, &n_unknown, error) < 0)
+                if (rounds_look(rounds, false, &n_unknown, error) < 0)
                         return -1;
                 scan_ns = clock_now_ns() - scan_ns;
                 if (rounds->n_stops == 0)

@@ -19,7 +19,8 @@
 struct scan_work {
         struct fault_thread *thread;
         struct context *context;
-        int pagemap; /* owned, or -1: it cannot be asked */
+        int pagemap;        /* owned, or -1: it cannot be asked */
+        uint64_t gap_pages; /* runs that lie no more than so many pages apart are protected with one call */
         struct error *error;
         struct page_region ranges[SCAN_RANGES];
 };
@@ -65,7 +66,7 @@ static int scan_all(struct scan_work *work, const struct mapping *mapping) {
         return 0;
 }
 
-/* A run of pages that were written, or lie between such: to be protected again. */
+/* A run of pages to be protected again: all were written, or, where nobody runs, lie between such. */
 struct scan_run {
         uint64_t start, end;
 };
@@ -75,7 +76,7 @@ static int scan_written(struct scan_work *work, const struct mapping *mapping, s
         if (start >= end)
                 return 0;
         tracking_mark_range(mapping->region->tracking, start - mapping->address + mapping->offset, end - start);
-        if (run->start < run->end && start - run->end <= ARM_GAP_PAGES * mapping->region->page_bytes) {
+        if (run->start < run->end && start - run->end <= work->gap_pages * mapping->region->page_bytes) {
                 run->end = end;
                 return 0;
         }
@@ -148,13 +149,14 @@ static int scan_contexts(struct scan_work *work, struct scan *scan) {
         return 0;
 }
 
-int scan_domain(struct fault_thread *thread, struct scan *ret, struct error *error) {
+int scan_domain(struct fault_thread *thread, bool stopped, struct scan *ret, struct error *error) {
         CLEANUP_FREE struct scan_work *work = malloc(sizeof(*work));
         struct scan scan = { 0 };
 
         if (!work)
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         work->thread = thread;
+        work->gap_pages = stopped ? ARM_GAP_PAGES : 0;
         work->error = error;
         fault_drain(thread);
         fault_reap(thread);

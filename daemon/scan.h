@@ -18,7 +18,13 @@ struct scan {
         unsigned n_unknown;   /* contexts whose process is not known yet: all of what they map counts as written */
 };
 
-/** scan_domain() - Return: 0, or -1 with *error set (ArmFailed) where it is not the memory that it was said to be. */
-int scan_domain(struct fault_thread *thread, struct scan *ret, struct error *error);
+/**
+ * scan_domain() - do that
+ * @stopped: no program runs, so pages between two that were written may be protected with them. Else one of them could
+ * be written just before that, and nobody would know.
+ *
+ * Return: 0, or -1 with *error set (ArmFailed) where it is not the memory that it was said to be.
+ */
+int scan_domain(struct fault_thread *thread, bool stopped, struct scan *ret, struct error *error);
 
 #endif

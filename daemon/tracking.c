@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The kernel tells of a removal before it does it, at once as soon as it was told. So much later it is done for
+ * certain. */
+#define TRACKING_REMOVAL_NS UINT64_C(1000000000)
+
 static uint64_t tracking_words(const struct tracking *tracking) {
         return tracking->n_pages / 64 + 1;
 }
@@ -26,9 +30,10 @@ int tracking_new(uint64_t bytes, uint32_t page_bytes, struct tracking **ret) {
         tracking->n_pages = (bytes + page_bytes - 1) / page_bytes;
         tracking->dirty = calloc(tracking_words(tracking), sizeof(uint64_t));
         tracking->frozen = calloc(tracking_words(tracking), sizeof(uint64_t));
+        tracking->removing = calloc(tracking_words(tracking), sizeof(uint64_t));
         tracking->round = calloc(tracking_words(tracking), sizeof(uint64_t));
         tracking->data = calloc(tracking_words(tracking), sizeof(uint64_t));
-        if (!tracking->dirty || !tracking->frozen || !tracking->round || !tracking->data) {
+        if (!tracking->dirty || !tracking->frozen || !tracking->removing || !tracking->round || !tracking->data) {
                 tracking_free(tracking);
                 return -ENOMEM;
         }
@@ -42,6 +47,7 @@ void tracking_free(struct tracking *tracking) {
                 return;
         free(tracking->dirty);
         free(tracking->frozen);
+        free(tracking->removing);
         free(tracking->round);
         free(tracking->data);
         free(tracking);
@@ -52,7 +58,7 @@ void tracking_mark(struct tracking *tracking, uint64_t page) {
                 tracking_set(tracking->dirty, page);
 }
 
-void tracking_mark_range(struct tracking *tracking, uint64_t offset, uint64_t length) {
+static void tracking_set_range(const struct tracking *tracking, uint64_t *bits, uint64_t offset, uint64_t length) {
         uint64_t page = offset / tracking->page_bytes, end;
 
         if (length == 0)
@@ -61,11 +67,34 @@ void tracking_mark_range(struct tracking *tracking, uint64_t offset, uint64_t le
         if (end > tracking->n_pages)
                 end = tracking->n_pages;
         for (; page < end && page % 64; page++)
-                tracking_set(tracking->dirty, page);
+                tracking_set(bits, page);
         for (; page + 64 <= end; page += 64)
-                tracking->dirty[page / 64] = UINT64_MAX;
+                bits[page / 64] = UINT64_MAX;
         for (; page < end; page++)
-                tracking_set(tracking->dirty, page);
+                tracking_set(bits, page);
+}
+
+void tracking_mark_range(struct tracking *tracking, uint64_t offset, uint64_t length) {
+        tracking_set_range(tracking, tracking->dirty, offset, length);
+}
+
+void tracking_mark_removed(struct tracking *tracking, uint64_t offset, uint64_t length, uint64_t now_ns) {
+        tracking_mark_range(tracking, offset, length);
+        tracking_set_range(tracking, tracking->removing, offset, length);
+        tracking->removed_ns = now_ns;
+}
+
+/* After what was dirty is frozen: what is being removed may change once more. */
+static void tracking_keep_removing(struct tracking *tracking, uint64_t now_ns) {
+        if (!tracking->removed_ns)
+                return;
+        if (now_ns - tracking->removed_ns < TRACKING_REMOVAL_NS) {
+                for (uint64_t i = 0; i < tracking_words(tracking); i++)
+                        tracking->dirty[i] |= tracking->removing[i];
+                return;
+        }
+        memset(tracking->removing, 0, tracking_words(tracking) * sizeof(uint64_t));
+        tracking->removed_ns = 0;
 }
 
 void tracking_mark_all(struct tracking *tracking) {
@@ -80,12 +109,13 @@ bool tracking_is_frozen(const struct tracking *tracking, uint64_t page) {
         return tracking_test(tracking, tracking->frozen, page);
 }
 
-void tracking_freeze(struct tracking *tracking) {
+void tracking_freeze(struct tracking *tracking, uint64_t now_ns) {
         uint64_t *empty = tracking->frozen;
 
         memset(empty, 0, tracking_words(tracking) * sizeof(uint64_t));
         tracking->frozen = tracking->dirty;
         tracking->dirty = empty;
+        tracking_keep_removing(tracking, now_ns);
 }
 
 void tracking_freeze_more(struct tracking *tracking, uint64_t page) {
@@ -93,12 +123,13 @@ void tracking_freeze_more(struct tracking *tracking, uint64_t page) {
                 tracking_set(tracking->frozen, page);
 }
 
-void tracking_freeze_round(struct tracking *tracking) {
+void tracking_freeze_round(struct tracking *tracking, uint64_t now_ns) {
         for (uint64_t i = 0; i < tracking_words(tracking); i++) {
                 tracking->round[i] = tracking->dirty[i];
                 tracking->frozen[i] |= tracking->dirty[i];
                 tracking->dirty[i] = 0;
         }
+        tracking_keep_removing(tracking, now_ns);
 }
 
 void tracking_thaw_round(struct tracking *tracking) {

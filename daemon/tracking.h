@@ -9,6 +9,7 @@
  *   dirty    written, or perhaps written, since the last cut
  *   frozen   dirty at the last cut: what the snapshot that is being taken has to save
  *   data     not a hole at the parent's cut: what is a hole now and was not then has become zero
+ *   removing content may have been about to go lately: told before it goes, so that it may go after the page was saved
  *   round    of the frozen pages those that are to be read next, where that is done in rounds (rounds.h)
  *
  * At the cut what is dirty is frozen, and writes from then on are noted anew. Once the image is durable the frozen
@@ -35,6 +36,8 @@ struct tracking {
         uint64_t n_pages;
         uint64_t *dirty;
         uint64_t *frozen;
+        uint64_t *removing;
+        uint64_t removed_ns; /* when such was told last; 0: no bit is set */
         uint64_t *round;
         uint64_t *data; /* meaningless unless has_data */
         bool has_data;
@@ -51,18 +54,28 @@ void tracking_mark(struct tracking *tracking, uint64_t page);
 void tracking_mark_range(struct tracking *tracking, uint64_t offset, uint64_t length);
 void tracking_mark_all(struct tracking *tracking);
 
+/**
+ * tracking_mark_removed() - all pages that touch this range are dirty; what was in them is about to be removed
+ *
+ * They stay so, whatever is saved, until that is over for certain: a page that is saved first, is removed and then read
+ * is zero, without a sign.
+ */
+void tracking_mark_removed(struct tracking *tracking, uint64_t offset, uint64_t length, uint64_t now_ns);
+
 /** tracking_is_dirty(), tracking_is_frozen() - false beyond the end */
 bool tracking_is_dirty(const struct tracking *tracking, uint64_t page);
 bool tracking_is_frozen(const struct tracking *tracking, uint64_t page);
 
-/** tracking_freeze() - at the cut: what is dirty is to be saved, and nothing is dirty any more */
-void tracking_freeze(struct tracking *tracking);
+/** tracking_freeze() - at the cut: what is dirty is to be saved, and nothing is dirty any more but what is being
+ * removed */
+void tracking_freeze(struct tracking *tracking, uint64_t now_ns);
 
 /** tracking_freeze_more() - this page is to be saved, too */
 void tracking_freeze_more(struct tracking *tracking, uint64_t page);
 
-/** tracking_freeze_round() - what is dirty is to be saved, too, and is all that is to be read in this round */
-void tracking_freeze_round(struct tracking *tracking);
+/** tracking_freeze_round() - what is dirty is to be saved, too, and is all that is to be read in this round; as above
+ */
+void tracking_freeze_round(struct tracking *tracking, uint64_t now_ns);
 
 /** tracking_thaw_round() - what this round was to save is dirty again */
 void tracking_thaw_round(struct tracking *tracking);

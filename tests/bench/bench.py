@@ -34,6 +34,7 @@ ROWS = {
     "max-rate": rows_restore.max_rate,
     "guest": rows_guest.guest,
     "increments": rows_increments.increments,
+    "async": rows_increments.asynchronous,
 }
 PAIRS, PAIRS_QUICK = 7, 3
 # Under the 30 and 5 minutes that were promised, since a round that has begun is finished.

@@ -8,7 +8,7 @@
  * Memory is made by liblivesnap (sealed) or by the program itself; with --domain it is attached by liblivesnap. Of each
  * region --data bytes are populated with random content, in pieces of 2 MiB spread evenly (default: all). Commands:
  *
- *     write           start to write
+ *     write [RATE]    start to write; so many times a second, or as fast as can be
  *     rate            how many writes were done until when: [[ns, count], ...] since this was last asked
  *     worst           quantiles of the time that a write took since this was last asked
  *     pause           stop writing
@@ -60,6 +60,7 @@ struct program {
 
         /* the writing thread's, and after it was joined the main thread's */
         uint64_t random, count;
+        uint64_t rate; /* writes a second; 0: as fast as can be */
         pthread_t thread;
         bool writes;
         atomic_bool stop;
@@ -103,10 +104,18 @@ static void writer_publish(struct program *program, uint64_t now_ns, uint64_t *b
         *worst_ns = 0;
 }
 
+/* Sleep until the number of writes is due, some of them at a time. */
+static void writer_hold_back(const struct program *program, uint64_t start_ns, uint64_t n) {
+        uint64_t due_ns = start_ns + n * 1000000000 / program->rate, now_ns = bench_now_ns();
+
+        if (due_ns > now_ns + 1000000)
+                usleep((unsigned) ((due_ns - now_ns) / 1000));
+}
+
 static void *writer_main(void *data) {
         struct program *program = data;
         uint64_t buckets[BUCKETS] = { 0 }, worst_ns = 0, pages = program->bytes / BENCH_PAGE_BYTES;
-        uint64_t then_ns = bench_now_ns(), published_ns = then_ns;
+        uint64_t then_ns = bench_now_ns(), published_ns = then_ns, start_ns = then_ns, n = 0;
 
         while (!atomic_load_explicit(&program->stop, memory_order_relaxed)) {
                 uint64_t random = bench_random(&program->random), now_ns, took_ns;
@@ -125,12 +134,17 @@ static void *writer_main(void *data) {
                         published_ns = now_ns;
                         writer_publish(program, now_ns, buckets, &worst_ns);
                 }
+                if (program->rate) {
+                        writer_hold_back(program, start_ns, ++n);
+                        then_ns = bench_now_ns();
+                }
         }
         return NULL;
 }
 
-static void command_write(struct program *program) {
+static void command_write(struct program *program, const char *rate) {
         if (!program->writes) {
+                program->rate = rate ? bench_parse_bytes(rate) : 0;
                 atomic_store(&program->stop, false);
                 if (pthread_create(&program->thread, NULL, writer_main, program))
                         bench_fail("thread");
@@ -372,8 +386,8 @@ static bool obey(struct program *program, char *line) {
 
         for (char *word = strtok(line, " \n"); word && n < 4; word = strtok(NULL, " \n"))
                 words[n++] = word;
-        if (n == 1 && !strcmp(words[0], "write"))
-                command_write(program);
+        if ((n == 1 || n == 2) && !strcmp(words[0], "write"))
+                command_write(program, words[1]);
         else if (n == 1 && !strcmp(words[0], "pause"))
                 command_pause(program);
         else if (n == 1 && !strcmp(words[0], "rate"))

@@ -2,60 +2,25 @@
 """Increments (G8): each member of a chain is the memory of one instant, whatever happened between them."""
 
 import os
-import shutil
-import subprocess
-import tempfile
 
 import pytest
 
+from chains import Chain, Victim, check_member
 from harness import Failure
 
 MIB_PAGES = 256
 MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "6"))
 
 
-def check_member(lab, writer, snapshot, at_least, at_most):
-    """Restore a snapshot, whatever it builds on, and prove that it is one cut."""
-    directory = tempfile.mkdtemp(prefix="restored-", dir=lab.directory)
-    restored = lab.json("restore", snapshot["snapshot"], "--output", directory + "/x")
-    by_size = {region["bytes"]: region["path"] for region in restored["regions"]}
-    try:
-        return lab.check(writer, [by_size[region["bytes"]] for region in writer.regions], at_least, at_most)
-    finally:
-        shutil.rmtree(directory)
-
-
-class Chain:
-    """Takes snapshots, and remembers between which numbers of writes each was taken."""
-
-    def __init__(self, lab, writer, domain="d"):
-        self.lab, self.writer, self.domain, self.members = lab, writer, domain, []
-
-    def take(self, *arguments, incremental=True):
-        at_least = self.writer.completed
-        snapshot = self.lab.snapshot(self.domain, *(["--incremental"] if incremental else []), *arguments)
-        self.members.append((snapshot, at_least, self.writer.issued))
-        return snapshot
-
-    def increment(self, *arguments):
-        snapshot = self.take(*arguments)
-        assert snapshot["kind"] == "increment", snapshot
-        return snapshot
-
-    def prove(self):
-        for snapshot, at_least, at_most in self.members:
-            self.lab.cli("verify", snapshot["snapshot"])
-            check_member(self.lab, self.writer, snapshot, at_least, at_most)
-
-
-def start(lab, **options):
+def start(lab, tracking="sync", **options):
     writer = lab.start_writer(**{"pages": 16 * MIB_PAGES, "threads": 2, **options})
     lab.attach(writer)
-    lab.json("tracking", "d", "sync")
+    lab.json("tracking", "d", tracking)
     writer.wait_progress(100)
     return writer
 
 
+@pytest.mark.parametrize("tracking", ["sync", "async"])
 @pytest.mark.parametrize("options", [
     {"kind": "memfd", "processes": 2, "regions": 2, "zap": True},
     {"kind": "sealed", "processes": 3, "threads": 1, "kernel_reads": True},
@@ -63,10 +28,10 @@ def start(lab, **options):
     {"kind": "anonymous", "processes": 2, "zap": True},
     {"kind": "hugetlb", "processes": 2},
 ], ids=lambda options: options["kind"])
-def test_every_member_of_a_chain_is_one_cut(lab, huge_pages, options):
+def test_every_member_of_a_chain_is_one_cut(lab, huge_pages, options, tracking):
     if options["kind"] == "hugetlb":
         huge_pages(9 * options.get("regions", 1))
-    writer = start(lab, **options)
+    writer = start(lab, tracking, **options)
     chain = Chain(lab, writer)
     assert chain.take()["kind"] == "full"
     for i in range(MEMBERS):
@@ -159,8 +124,9 @@ def test_writers_that_wait_for_the_pool_are_woken_though_pages_stay_armed(bare_l
     chain.prove()
 
 
-def test_what_happens_between_two_snapshots_is_not_lost(lab):
-    writer = start(lab, kind="memfd", processes=1, regions=2)
+@pytest.mark.parametrize("tracking", ["sync", "async"])
+def test_what_happens_between_two_snapshots_is_not_lost(lab, tracking):
+    writer = start(lab, tracking, kind="memfd", processes=1, regions=2)
     chain = Chain(lab, writer)
     chain.take()
     for command in ("remap", "fork", "remap", "leave"):
@@ -223,67 +189,21 @@ def test_oracle_would_find_a_missing_page(lab):
     assert check_member(lab, writer, snapshot, *chain.members[1][1:]) > at_least <= at_most
 
 
-# A program whose memory changes only when it is told to.
-VICTIM = """
-import fcntl, mmap, os, sys
-fd = os.memfd_create("victim", os.MFD_ALLOW_SEALING)
-os.ftruncate(fd, 4 << 20)
-memory = mmap.mmap(fd, 4 << 20)
-memory[:] = b"x" * (4 << 20)
-print(fd, flush=True)
-for line in sys.stdin:
-    exec(line)
-    print("done", flush=True)
-"""
-
-
-class Victim:
-    def __init__(self, lab):
-        self.lab = lab
-        self.process = subprocess.Popen(["/usr/bin/python3", "-c", VICTIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.path = f"/proc/{self.process.pid}/fd/{int(self.process.stdout.readline())}"
-        lab.json("attach", "--pid", self.process.pid, "--domain", "d", "--object", "*victim*")
-        lab.json("tracking", "d", "sync")
-        lab.snapshot("d")
-
-    def do(self, statement):
-        self.process.stdin.write(statement + "\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
-
-    def prove(self):
-        snapshot = self.lab.snapshot("d", "--incremental")
-        assert snapshot["kind"] == "increment"
-        directory = tempfile.mkdtemp(prefix="restored-", dir=self.lab.directory) + "/x"
-        restored = self.lab.json("restore", snapshot["snapshot"], "--output", directory)
-        with open(restored["regions"][0]["path"], "rb") as image, open(self.path, "rb") as memory:
-            assert image.read() == memory.read()
-        return snapshot
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-@pytest.fixture
-def victim(lab):
-    victim = Victim(lab)
+@pytest.fixture(params=["sync", "async"])
+def victim(lab, request):
+    victim = Victim(lab, request.param)
     yield victim
     victim.close()
 
 
-def punch(victim, page):
-    subprocess.run(["fallocate", "--punch-hole", "--offset", str(page * 4096), "--length", "4096", victim.path], check=True)
-
-
 def test_hole_that_was_punched_is_zero(victim):
-    punch(victim, 7)
+    victim.punch(7)
     assert victim.prove()["pages_dirty"] >= 1
 
 
 def test_hole_that_was_punched_before_a_seal_is_zero(victim):
     """A sealed region needs no map of its holes, but what was punched before the seal must not be forgotten."""
-    punch(victim, 7)
+    victim.punch(7)
     victim.do("fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | 0x10)")
     victim.prove()
     assert victim.prove()["pages_dirty"] == 0
