@@ -2,13 +2,13 @@
 #include "daemon/prune_plan.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define HOUR_SECONDS 3600.0
-#define DAY_SECONDS 86400.0
+#define HOUR_SECONDS 3600
+#define DAY_SECONDS 86400
+#define SECONDS_MAX 1e15 /* what a manifest says of its age may be anything */
 
 struct place {
         const struct prune_item *item;
@@ -50,14 +50,23 @@ static int sort(struct prune_item *items, size_t n) {
         return r;
 }
 
+/* Which hour or day of UTC it was, counted from 1970, also before that. */
+static int64_t find_period(double created, int64_t seconds) {
+        double bounded = created > SECONDS_MAX ? SECONDS_MAX : created < -SECONDS_MAX ? -SECONDS_MAX : created;
+        int64_t whole = (int64_t) bounded;
+
+        whole -= (double) whole > bounded;
+        return whole / seconds - (whole % seconds < 0);
+}
+
 /* The newest of each of the @n newest periods in which there are any; @seconds 0: each is a period of its own. */
-static void keep_periods(struct prune_item *items, size_t n_items, uint64_t n, double seconds) {
-        double last = -INFINITY;
+static void keep_periods(struct prune_item *items, size_t n_items, uint64_t n, int64_t seconds) {
+        int64_t last = INT64_MIN;
 
         for (size_t i = 0; i < n_items && n > 0; i++) {
-                double period = seconds > 0 ? floor(items[i].created / seconds) : (double) i;
+                int64_t period = seconds ? find_period(items[i].created, seconds) : (int64_t) i;
 
-                if (!items[i].counts || (seconds > 0 && period == last))
+                if (!items[i].counts || period == last)
                         continue;
                 items[i].kept = true;
                 last = period;
@@ -79,17 +88,28 @@ static size_t walk(struct prune_item *items, size_t n_items, size_t from, bool m
         return n;
 }
 
-static size_t mark_needed(struct prune_item *items, size_t n_items) {
+static size_t count_needed(const struct prune_item *items, size_t n_items) {
         size_t n = 0;
+
+        for (size_t i = 0; i < n_items; i++)
+                n += items[i].needed;
+        return n;
+}
+
+/* Return: how many would not be needed if all that may be made whole was. */
+static size_t mark_needed(struct prune_item *items, size_t n_items) {
+        size_t n_always;
 
         for (size_t i = 0; i < n_items; i++)
                 items[i].needed = false;
         for (size_t i = 0; i < n_items; i++)
-                if (items[i].kept)
+                if (items[i].kept && !items[i].may_fold)
                         (void) walk(items, n_items, i, true);
+        n_always = count_needed(items, n_items);
         for (size_t i = 0; i < n_items; i++)
-                n += items[i].needed;
-        return n;
+                if (items[i].kept && items[i].may_fold)
+                        (void) walk(items, n_items, i, true);
+        return count_needed(items, n_items) - n_always;
 }
 
 /* Which of the kept deltas needs most? PRUNE_NO_PARENT: none that may be made whole needs any. */

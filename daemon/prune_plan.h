@@ -28,7 +28,7 @@ struct prune_item {
         bool delta;
         size_t parent; /* of a delta: index of what it builds on; PRUNE_NO_PARENT: it is not there */
         bool counts;   /* rules apply to it, and it may be deleted; else it is kept */
-        bool may_fold; /* it may be made whole */
+        bool may_fold; /* it may be made whole; what one needs that may not does not count for the limit */
 
         /* Found by prune_plan(). */
         bool kept;   /* by a rule, or since the rules do not apply to it */

@@ -26,6 +26,7 @@ struct pruning {
         const struct store_progress *progress;
         uint64_t done, total;
         struct error *error;
+        struct error damage;          /* that was found on the way */
         struct candidate *candidates; /* owned, as the next one */
         struct prune_item *items;
         size_t n;
@@ -135,23 +136,47 @@ static bool fold_progress(void *data, uint64_t done, uint64_t total) {
         return pruning->progress->progress(pruning->progress->data, pruning->done + done, pruning->total);
 }
 
+/*
+ * Return: 0, 1 where a chain is damaged, so that it has to be planned anew without that fold, or -1 with the error set.
+ * The first damage is kept, and told in the end.
+ */
 static int fold_all(struct pruning *pruning) {
         const struct store_progress progress = { fold_progress, pruning };
 
+        pruning->done = pruning->total = 0;
         for (size_t i = 0; i < pruning->n; i++)
                 if (pruning->items[i].folded)
                         pruning->total += find_candidate(pruning, pruning->items[i].name)->bytes;
         for (size_t i = 0; i < pruning->n; i++) {
+                struct prune_item *item = &pruning->items[i];
+                struct error error = { .kind = ERROR_NONE };
                 bool folded;
 
-                if (!pruning->items[i].folded)
+                if (!item->folded)
                         continue;
-                if (store_compact(pruning->store, pruning->domain, pruning->items[i].name, pruning->uid, &progress,
-                                  &folded, pruning->error) < 0)
-                        return -1;
-                pruning->done += find_candidate(pruning, pruning->items[i].name)->bytes;
+                if (store_compact(pruning->store, pruning->domain, item->name, pruning->uid, &progress, &folded,
+                                  &error) < 0) {
+                        if (error.kind != ERROR_SNAPSHOT_CORRUPT)
+                                return error_set(pruning->error, error.kind, "%s", error.message);
+                        error_set(&pruning->damage, error.kind, "%s", error.message);
+                        item->may_fold = false;
+                        return 1;
+                }
+                pruning->done += find_candidate(pruning, item->name)->bytes;
         }
         return 0;
+}
+
+/* Anew after damage was found: what was made whole until then is whole already, which takes no time. */
+static int plan_and_fold(struct pruning *pruning) {
+        int r;
+
+        do {
+                if (prune_plan(pruning->items, pruning->n, pruning->rules) < 0)
+                        return -out_of_memory(pruning);
+                r = pruning->rules->dry_run ? 0 : fold_all(pruning);
+        } while (r > 0);
+        return r;
 }
 
 /* Does anything that is still there need it? What is folded needs nothing any more. */
@@ -232,10 +257,11 @@ int store_prune(struct store *store, const char *domain, uint32_t uid, const str
                                  domain);
         if (find_candidates(&pruning) < 0 || make_items(&pruning) < 0)
                 return -1;
-        if (prune_plan(pruning.items, pruning.n, rules) < 0)
-                return -out_of_memory(&pruning);
-        if (!rules->dry_run && (fold_all(&pruning) < 0 || delete_all(&pruning) < 0))
+        if (plan_and_fold(&pruning) < 0 || (!rules->dry_run && delete_all(&pruning) < 0))
                 return -1;
+        if (pruning.damage.kind)
+                return error_set(error, pruning.damage.kind, "%s; what it is not read through is pruned",
+                                 pruning.damage.message);
         report = make_report(&pruning);
         if (!report)
                 return -out_of_memory(&pruning);
