@@ -442,7 +442,8 @@ def test_watch_says_what_is_wrong_and_goes_on(lab, watch):
     time.sleep(1.5)
     lab.attach(writer)
     wait_until(lambda: running.line(), "another line")
-    lab.json("detach", "d")
+    # Not while it is being snapshotted.
+    wait_until(lambda: lab.cli("detach", "d", check=False).status == 0, "the detach")
     status, _, err = running.end()
     assert status == 1
     assert "is off, so each snapshot is full; 'livesnap tracking d sync'" in err
