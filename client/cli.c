@@ -15,7 +15,8 @@
 static const struct cli_command *const commands[] = {
         &cli_command_doctor,   &cli_command_attach, &cli_command_detach, &cli_command_domains, &cli_command_tracking,
         &cli_command_snapshot, &cli_command_list,   &cli_command_show,   &cli_command_verify,  &cli_command_delete,
-        &cli_command_restore,  &cli_command_jobs,   &cli_command_cancel,
+        &cli_command_compact,  &cli_command_prune,  &cli_command_watch,  &cli_command_diff,    &cli_command_restore,
+        &cli_command_jobs,     &cli_command_cancel,
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -69,6 +69,10 @@ extern const struct cli_command cli_command_show;
 extern const struct cli_command cli_command_verify;
 extern const struct cli_command cli_command_delete;
 extern const struct cli_command cli_command_restore;
+extern const struct cli_command cli_command_compact;
+extern const struct cli_command cli_command_prune;
+extern const struct cli_command cli_command_diff;
+extern const struct cli_command cli_command_watch;
 
 /** cli_get_option() - the value of an option that the command has; NULL where it was not given */
 const char *cli_get_option(const struct cli *cli, const char *name);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static volatile sig_atomic_t interrupted;
 
@@ -87,7 +88,7 @@ static void cancel_when_asked(struct cli *cli, struct cli_follow *follow) {
         (void) livesnap_cancel_job(cli->livesnap, follow->job);
 }
 
-int cli_follow_wait(struct cli *cli, struct cli_follow *follow) {
+bool cli_follow_run(struct cli *cli, struct cli_follow *follow) {
         sigset_t signals, before;
 
         sigemptyset(&signals);
@@ -103,7 +104,38 @@ int cli_follow_wait(struct cli *cli, struct cli_follow *follow) {
         }
         sigprocmask(SIG_SETMASK, &before, NULL);
         cli_progress_clear(&follow->progress);
-        return follow->failed ? cli_fail(cli, follow->error_name, "%s", follow->error_message) : CLI_OK;
+        return !follow->failed;
+}
+
+int cli_follow_wait(struct cli *cli, struct cli_follow *follow) {
+        return !cli_follow_run(cli, follow) ? cli_fail(cli, follow->error_name, "%s", follow->error_message) : CLI_OK;
+}
+
+void cli_interrupt_sleep(uint64_t ns) {
+        struct timespec until, now, left;
+        sigset_t signals, before, outside;
+
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGINT);
+        sigaddset(&signals, SIGTERM);
+        sigprocmask(SIG_BLOCK, &signals, &before);
+        outside = before;
+        sigdelset(&outside, SIGINT);
+        sigdelset(&outside, SIGTERM);
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += (time_t) (ns / 1000000000);
+        until.tv_nsec += (long) (ns % 1000000000);
+        while (!interrupted) {
+                int64_t left_ns;
+
+                clock_gettime(CLOCK_MONOTONIC, &now);
+                left_ns = (int64_t) (until.tv_sec - now.tv_sec) * 1000000000 + (until.tv_nsec - now.tv_nsec);
+                if (left_ns <= 0)
+                        break;
+                left = (struct timespec){ .tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000 };
+                ppoll(NULL, 0, &left, &outside);
+        }
+        sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 void cli_follow_deinit(struct cli_follow *follow) {

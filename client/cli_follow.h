@@ -23,6 +23,10 @@ struct cli_follow {
 /** cli_follow_init() - prepare, and give the callback to start the job with */
 void cli_follow_init(struct cli_follow *follow, struct livesnap_job_callback *ret);
 
+/** cli_follow_run() - the same as cli_follow_wait(), but say nothing: the reason is in @follow. Return: did it succeed?
+ */
+bool cli_follow_run(struct cli *cli, struct cli_follow *follow);
+
 /**
  * cli_follow_wait() - wait until the job has ended
  *
@@ -36,6 +40,9 @@ void cli_follow_deinit(struct cli_follow *follow);
 
 /** cli_interrupt_catch() - from now on the first SIGINT or SIGTERM only sets a flag */
 void cli_interrupt_catch(void);
+
+/** cli_interrupt_sleep() - sleep so long, or until one comes or has come */
+void cli_interrupt_sleep(uint64_t ns);
 
 /** cli_interrupted() - has one come? */
 bool cli_interrupted(void);

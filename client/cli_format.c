@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "client/cli_format.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +90,37 @@ int cli_parse_bytes(const char *text, uint64_t *ret) {
                 return -1;
         *ret = (uint64_t) value;
         return 0;
+}
+
+int cli_parse_count(const char *text, uint64_t *ret) {
+        char *end;
+        unsigned long long value;
+
+        errno = 0;
+        value = strtoull(text, &end, 10);
+        if (*text < '0' || *text > '9' || *end || errno || value == 0 || value > INT64_MAX)
+                return -1;
+        *ret = value;
+        return 0;
+}
+
+int cli_parse_duration(const char *text, uint64_t *ret_s) {
+        static const struct {
+                char unit;
+                uint64_t seconds;
+        } units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
+        size_t digits = strspn(text, "0123456789");
+        uint64_t value;
+
+        if (digits == 0 || digits > 9 || !text[digits] || text[digits + 1])
+                return -1;
+        value = strtoull(text, NULL, 10);
+        for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+                if (text[digits] == units[i].unit && value > 0 && value <= 366 * UINT64_C(86400) / units[i].seconds) {
+                        *ret_s = value * units[i].seconds;
+                        return 0;
+                }
+        return -1;
 }
 
 void cli_table_add(struct cli_table *table, const char *cell) {

@@ -28,6 +28,13 @@ struct cli_text cli_format_time(double seconds);
 /** cli_parse_bytes() - "100M", "1.5GiB", "4096", "100M/s": powers of 1024. Return: 0, or -1 where it is none or 0. */
 int cli_parse_bytes(const char *text, uint64_t *ret);
 
+/** cli_parse_count() - a whole number from 1 on. Return: 0, or -1 where it is none. */
+int cli_parse_count(const char *text, uint64_t *ret);
+
+/** cli_parse_duration() - "5s", "10m", "1h", "2d", in seconds, at most 366 days. Return: 0, or -1 where it is none or
+ * 0. */
+int cli_parse_duration(const char *text, uint64_t *ret_s);
+
 #define CLI_TABLE_COLUMNS_MAX 8
 
 /** struct cli_table - rows of text whose columns are aligned when it is printed; owns its cells */

@@ -32,7 +32,7 @@ double cli_json_bytes(const json_t *array) {
         return bytes;
 }
 
-static void print_warnings(const json_t *snapshot) {
+void cli_print_warnings(const json_t *snapshot) {
         const json_t *warning;
         size_t i;
 
@@ -72,7 +72,7 @@ static void print_snapshot(const struct livesnap_snapshot *snapshot) {
         if (snapshot->throttled_us)
                 printf("  writers waited %s because the pool was spent\n",
                        cli_format_us((double) snapshot->throttled_us).text);
-        print_warnings(json);
+        cli_print_warnings(json);
         json_decref(json);
 }
 

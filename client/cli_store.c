@@ -6,6 +6,7 @@
 #include "client/cli_follow.h"
 #include "client/cli_format.h"
 #include "client/cli_snapshot.h"
+#include "client/cli_upkeep.h"
 #include "common/cleanup.h"
 
 /* Commands that deal with published snapshots: list, show, verify, delete. */
@@ -183,10 +184,21 @@ const struct cli_command cli_command_verify = {
         .run = run_verify,
 };
 
+static int run_delete_fold(struct cli *cli) {
+        CLEANUP_FREE char *domain = NULL;
+        const char *name;
+        int status = cli_split_snapshot(cli, cli->arguments[0], &domain, &name);
+
+        return status == CLI_OK ? cli_follow_delete_fold(cli, domain, name) : status;
+}
+
 static int run_delete(struct cli *cli) {
         json_t *parameters, *reply;
-        int status = name_parameters(cli, &parameters);
+        int status;
 
+        if (cli_get_option(cli, "fold"))
+                return run_delete_fold(cli);
+        status = name_parameters(cli, &parameters);
         if (status == CLI_OK)
                 status = cli_call(cli, "DeleteSnapshot", parameters, &reply);
         if (status != CLI_OK)
@@ -204,5 +216,11 @@ const struct cli_command cli_command_delete = {
         .min_arguments = 1,
         .max_arguments = 1,
         .summary = "Delete a snapshot",
+        .details = "One that increments are read through is deleted only with --fold.",
+        .options =
+                (const struct cli_option[]){
+                        { "fold", NULL, "make whole first what builds on it" },
+                        { 0 },
+                },
         .run = run_delete,
 };

@@ -7,6 +7,7 @@
 
 #include "client/lib_connection.h"
 #include "client/lib_error.h"
+#include "client/lib_job.h"
 #include "client/lib_reply.h"
 #include "client/lib_snapshot.h"
 
@@ -18,7 +19,7 @@
 /** struct job_call - a job that is followed; owned by its call */
 struct job_call {
         struct livesnap_job_callback callback;
-        bool wants_snapshot; /* the job must end with one */
+        unsigned flags; /* JOB_* */
 };
 
 static void job_callback_free(const struct livesnap_job_callback *callback) {
@@ -54,7 +55,7 @@ static int job_read_end(const struct job_call *call, const struct livesnap_reply
                 return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "livesnapd's reply has no job");
         if (json_is_object(snapshot))
                 return snapshot_new(snapshot, ret);
-        if (call->wants_snapshot)
+        if (call->flags & JOB_WANTS_SNAPSHOT)
                 return lib_fail(LIVESNAP_ERROR_BAD_REPLY, "livesnapd says that the snapshot is done, but not which");
         return 0;
 }
@@ -69,14 +70,15 @@ static void job_on_reply(void *data, struct livesnap_reply *reply) {
                 return;
         }
         failed = job_read_end(call, reply, &snapshot) < 0;
+        if (!failed && (call->flags & JOB_TELLS_END))
+                job_on_progress(call, json_object_get(reply->parameters, "job"));
         if (call->callback.done)
                 call->callback.done(call->callback.data, failed, &snapshot);
         livesnap_snapshot_free(snapshot);
 }
 
-/* Queues a call that is followed to the end of its job. Steals the reference to @parameters. */
-static int job_start(struct livesnap *livesnap, const char *method, json_t *parameters, bool wants_snapshot,
-                     const struct livesnap_job_callback *callback) {
+int job_start(struct livesnap *livesnap, const char *method, json_t *parameters, unsigned flags,
+              const struct livesnap_job_callback *callback) {
         struct livesnap_callback on_reply = { .function = job_on_reply, .free = job_call_free };
         struct job_call *call;
         int r;
@@ -93,7 +95,7 @@ static int job_start(struct livesnap *livesnap, const char *method, json_t *para
         }
         if (callback)
                 call->callback = *callback;
-        call->wants_snapshot = wants_snapshot;
+        call->flags = flags;
         on_reply.data = call;
         r = connection_start(livesnap, method, parameters, NULL, 0, LIVESNAP_CALL_MORE, &on_reply);
         json_decref(parameters);
@@ -133,13 +135,13 @@ static void sync_done(void *data, bool failed, struct livesnap_snapshot **snapsh
         *snapshot = NULL;
 }
 
-static int job_call(struct livesnap *livesnap, const char *method, json_t *parameters, bool wants_snapshot,
-                    const struct livesnap_job_callback *callback, struct livesnap_snapshot **ret) {
+int job_call(struct livesnap *livesnap, const char *method, json_t *parameters, unsigned flags,
+             const struct livesnap_job_callback *callback, struct livesnap_snapshot **ret) {
         struct sync_job sync = { .callback = callback };
         struct livesnap_job_callback on_job = { .progress = sync_progress, .done = sync_done, .data = &sync };
         int r;
 
-        r = job_start(livesnap, method, parameters, wants_snapshot, &on_job);
+        r = job_start(livesnap, method, parameters, flags, &on_job);
         if (r == 0)
                 r = connection_wait(livesnap, &sync.done);
         job_callback_free(callback);
@@ -194,7 +196,7 @@ int livesnap_start_snapshot_options(struct livesnap *livesnap, const char *domai
                 json_decref(parameters);
                 parameters = NULL;
         }
-        return job_start(livesnap, "Snapshot", parameters, true, callback);
+        return job_start(livesnap, "Snapshot", parameters, JOB_WANTS_SNAPSHOT, callback);
 }
 
 int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
@@ -206,7 +208,8 @@ int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const
 
 int livesnap_snapshot(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
                       const struct livesnap_job_callback *callback, struct livesnap_snapshot **ret) {
-        return job_call(livesnap, "Snapshot", snapshot_parameters(domain, name, max_rate, false), true, callback, ret);
+        return job_call(livesnap, "Snapshot", snapshot_parameters(domain, name, max_rate, false), JOB_WANTS_SNAPSHOT,
+                        callback, ret);
 }
 
 int livesnap_snapshot_detached(struct livesnap *livesnap, const char *domain, const char *name, uint64_t max_rate,
@@ -231,12 +234,12 @@ static json_t *job_parameters(uint64_t job) {
 }
 
 int livesnap_start_wait_job(struct livesnap *livesnap, uint64_t job, const struct livesnap_job_callback *callback) {
-        return job_start(livesnap, "WaitJob", job_parameters(job), false, callback);
+        return job_start(livesnap, "WaitJob", job_parameters(job), 0, callback);
 }
 
 int livesnap_wait_job(struct livesnap *livesnap, uint64_t job, const struct livesnap_job_callback *callback,
                       struct livesnap_snapshot **ret) {
-        return job_call(livesnap, "WaitJob", job_parameters(job), false, callback, ret);
+        return job_call(livesnap, "WaitJob", job_parameters(job), 0, callback, ret);
 }
 
 int livesnap_cancel_job(const struct livesnap *livesnap, uint64_t job) {
@@ -259,12 +262,12 @@ static json_t *name_parameters(const char *domain, const char *name) {
 
 int livesnap_start_verify(struct livesnap *livesnap, const char *domain, const char *name,
                           const struct livesnap_job_callback *callback) {
-        return job_start(livesnap, "VerifySnapshot", name_parameters(domain, name), false, callback);
+        return job_start(livesnap, "VerifySnapshot", name_parameters(domain, name), 0, callback);
 }
 
 int livesnap_verify(struct livesnap *livesnap, const char *domain, const char *name,
                     const struct livesnap_job_callback *callback) {
-        return job_call(livesnap, "VerifySnapshot", name_parameters(domain, name), false, callback, NULL);
+        return job_call(livesnap, "VerifySnapshot", name_parameters(domain, name), 0, callback, NULL);
 }
 
 int livesnap_delete(struct livesnap *livesnap, const char *domain, const char *name) {

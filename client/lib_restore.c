@@ -64,22 +64,6 @@ static int restored_add(struct restored *restored, const char *name, uint64_t by
         return 0;
 }
 
-static int show(struct livesnap *livesnap, const char *domain, const char *name, struct livesnap_snapshot **ret) {
-        json_t *parameters = json_pack("{s:s, s:s}", "domain", domain, "name", name);
-        struct livesnap_reply *reply;
-        int r;
-
-        if (!parameters)
-                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
-        r = connection_call(livesnap, "ShowSnapshot", parameters, NULL, 0, NULL, &reply);
-        json_decref(parameters);
-        if (r < 0)
-                return -1;
-        r = snapshot_new(json_object_get(reply->parameters, "snapshot"), ret);
-        livesnap_reply_free(reply);
-        return r;
-}
-
 /** struct restore - a restore to files under way */
 struct restore {
         struct livesnap *livesnap;
@@ -161,7 +145,7 @@ static int restore_to_directory(struct restore *restore, const char *region, con
         struct livesnap_snapshot *snapshot;
         int r;
 
-        if (show(restore->livesnap, restore->domain, restore->name, &snapshot) < 0)
+        if (source_show(restore->livesnap, restore->domain, restore->name, &snapshot) < 0)
                 return -1;
         r = restored_new(snapshot->n_regions, &restore->restored);
         if (r == 0) {

@@ -11,6 +11,8 @@
 #include "client/lib_snapshot.h"
 #include "common/cleanup.h"
 
+#define OPEN_ATTEMPTS 5
+
 void source_close(struct source *source) {
         for (unsigned i = 0; i < source->n_layers; i++) {
                 cleanup_close_p(&source->layers[i].image);
@@ -87,12 +89,8 @@ static int open_layer(struct livesnap *livesnap, const char *domain, const char 
         return r;
 }
 
-/*
- * Layer by layer. A parent cannot be deleted before its children, and if one of them is made whole meanwhile the others
- * are still what they were; that the layers belong to each other is seen by the reader.
- */
-int source_open(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
-                struct source *ret) {
+static int open_layers(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
+                       struct source *ret) {
         const struct manifest *manifest;
 
         ret->n_layers = 0;
@@ -112,6 +110,23 @@ int source_open(struct livesnap *livesnap, const char *domain, const char *name,
         } while (manifest->delta);
         ret->bytes = ret->layers[0].manifest->regions[ret->layers[0].region].bytes;
         return 0;
+}
+
+/*
+ * Layer by layer. A parent cannot be deleted before its children. If one of them is made whole meanwhile the others are
+ * still what they were, but a parent may be gone then: once more from the start, where it is not needed any more. That
+ * the layers belong to each other is seen by the reader.
+ */
+int source_open(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
+                struct source *ret) {
+        for (unsigned attempt = 1;; attempt++) {
+                int r = open_layers(livesnap, domain, name, region, ret);
+
+                if (r == 0 || ret->n_layers < 2 || attempt == OPEN_ATTEMPTS ||
+                    strcmp(livesnap_get_error_name(), error_name(ERROR_NO_SUCH_SNAPSHOT)) != 0)
+                        return r;
+                source_close(ret);
+        }
 }
 
 static int report(struct restore_progress *progress, uint64_t bytes_done) {
@@ -171,18 +186,41 @@ static int copy_chunks(struct chain_reader *reader, const struct source *source,
         return report(progress, progress->bytes_done);
 }
 
-int source_copy(const struct source *source, struct sink *sink, struct restore_progress *progress) {
+int source_read(const struct source *source, bool only_sums, struct chain_reader **ret) {
         struct chain_layer layers[CHAIN_LAYERS_MAX];
-        struct chain_reader *reader;
         struct error error = { 0 };
-        int r;
 
         for (unsigned i = 0; i < source->n_layers; i++)
                 layers[i] = (struct chain_layer){ source->layers[i].manifest, source->layers[i].region,
                                                   source->layers[i].image, source->layers[i].sums };
-        if (chain_reader_new(layers, source->n_layers, false, &reader, &error) < 0)
+        if (chain_reader_new(layers, source->n_layers, only_sums, ret, &error) < 0)
                 return lib_fail_error(&error);
+        return 0;
+}
+
+int source_copy(const struct source *source, struct sink *sink, struct restore_progress *progress) {
+        struct chain_reader *reader;
+        int r;
+
+        if (source_read(source, false, &reader) < 0)
+                return -1;
         r = copy_chunks(reader, source, sink, progress);
         chain_reader_free(reader);
+        return r;
+}
+
+int source_show(struct livesnap *livesnap, const char *domain, const char *name, struct livesnap_snapshot **ret) {
+        json_t *parameters = json_pack("{s:s, s:s}", "domain", domain, "name", name);
+        struct livesnap_reply *reply;
+        int r;
+
+        if (!parameters)
+                return lib_fail(LIVESNAP_ERROR_BAD_ARGUMENT, "names must be UTF-8");
+        r = connection_call(livesnap, "ShowSnapshot", parameters, NULL, 0, NULL, &reply);
+        json_decref(parameters);
+        if (r < 0)
+                return -1;
+        r = snapshot_new(json_object_get(reply->parameters, "snapshot"), ret);
+        livesnap_reply_free(reply);
         return r;
 }

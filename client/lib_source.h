@@ -39,6 +39,12 @@ int source_open(struct livesnap *livesnap, const char *domain, const char *name,
 /** source_close() - one that is all zero is allowed */
 void source_close(struct source *source);
 
+/** source_show() - what the daemon says of a snapshot. Return: 0, or -1 with the error of this thread set. */
+int source_show(struct livesnap *livesnap, const char *domain, const char *name, struct livesnap_snapshot **ret);
+
+/** source_read() - start to read the region through all layers; @only_sums: no data. Return: 0 or -1. */
+int source_read(const struct source *source, bool only_sums, struct chain_reader **ret);
+
 /**
  * source_copy() - read all of the region, and give it to a sink
  *

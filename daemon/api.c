@@ -142,6 +142,8 @@ const struct server_method *api_methods(void) {
                 { "io.livesnap.OpenSnapshot", api_on_open_snapshot },
                 { "io.livesnap.VerifySnapshot", api_on_verify_snapshot },
                 { "io.livesnap.DeleteSnapshot", api_on_delete_snapshot },
+                { "io.livesnap.CompactSnapshot", api_on_compact_snapshot },
+                { "io.livesnap.Prune", api_on_prune },
                 {},
         };
 

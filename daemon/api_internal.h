@@ -58,4 +58,10 @@ void api_on_open_snapshot(struct call *call, void *context);
 void api_on_verify_snapshot(struct call *call, void *context);
 void api_on_delete_snapshot(struct call *call, void *context);
 
+/* api_upkeep.c */
+void api_on_compact_snapshot(struct call *call, void *context);
+void api_on_prune(struct call *call, void *context);
+/** of DeleteSnapshot, with fold; the names have been checked */
+void api_delete_fold(struct call *call, struct api *api, const char *domain, const char *name, bool detach);
+
 #endif

@@ -146,8 +146,20 @@ static void api_run_delete(struct store *store, struct store_call *base) {
 
 void api_on_delete_snapshot(struct call *call, void *context) {
         struct api_store_call work = { 0 };
+        bool fold = false, detach = false;
+        const struct parameter parameters[] = {
+                { "domain", .required = true, .string = &work.domain },
+                { "name", .required = true, .string = &work.name },
+                { "fold", .boolean = &fold },
+                { "detach", .boolean = &detach },
+                {},
+        };
 
-        if (api_read_snapshot(call, &work))
+        if (call_read(call, parameters) < 0 || !api_check_names(call, work.domain, work.name))
+                return;
+        if (fold)
+                api_delete_fold(call, context, work.domain, work.name, detach);
+        else
                 api_store_submit(call, context, api_run_delete, api_store_on_done, &work);
 }
 

@@ -11,7 +11,6 @@
  * a millisecond or two later, while the disk is still busy with the others.
  */
 
-#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,32 +19,20 @@
 #include <string.h>
 #include <time.h>
 
-#include "common/checksum.h"
 #include "common/cleanup.h"
 #include "common/manifest.h"
 #include "common/name.h"
-#include "daemon/image_writer_files.h"
+#include "daemon/image_drain.h"
 #include "daemon/image_writer_manifest.h"
-#include "daemon/image_writer_pages.h"
 #include "daemon/image_writer_rate.h"
 
-#define CHUNKS_IN_FLIGHT 16
 #define PROGRESS_NS UINT64_C(100000000)
 #define NAMES_TRIED 1000
-
-_Static_assert(CHUNK_PAGE_BYTES == LIVESNAP_FORMAT_PAGE_BYTES && CHUNK_PAGES == LIVESNAP_SUMS_PER_BLOCK,
-               "the sums of a chunk are one block of the file");
 
 enum command {
         COMMAND_NONE,
         COMMAND_PUBLISH,
         COMMAND_END,
-};
-
-/* A chunk some of whose pages are being written. */
-struct writing {
-        struct chunk *chunk;
-        unsigned pending; /* its operations in flight */
 };
 
 struct image_writer {
@@ -83,17 +70,9 @@ struct image_writer {
 
         /* The thread's own */
         struct image_files files;
-        struct image_io io;
+        struct image_drain drain;
         struct image_rate rate;
-        struct writing in_flight[CHUNKS_IN_FLIGHT];
-        unsigned n_in_flight;
-        bool plain_in_flight;    /* the chunk that was taken up last was a plain one */
-        struct writing *current; /* not all of its pages are queued yet */
-        unsigned next_page;      /* of @current; what is before it is queued or zero */
-        unsigned n_pages;        /* of @current */
-        uint64_t sums[CHUNK_PAGES];
-        uint64_t places[CHUNK_PAGES]; /* in the file, in pages, of those that are not zero */
-        uint64_t bytes_written;
+        bool plain_in_flight; /* the chunk that was taken up last was a plain one */
         uint64_t progress_ns; /* when it was last told */
 };
 
@@ -122,7 +101,9 @@ static void writer_unref(struct image_writer *writer) {
  * The thread
  */
 
-static void writer_fail(struct image_writer *writer, const struct error *error) {
+static void writer_fail(void *data, const struct error *error) {
+        struct image_writer *writer = data;
+
         pthread_mutex_lock(&writer->lock);
         if (!writer->failed)
                 writer->error = *error;
@@ -130,7 +111,9 @@ static void writer_fail(struct image_writer *writer, const struct error *error) 
         pthread_mutex_unlock(&writer->lock);
 }
 
-static void writer_release(struct image_writer *writer, struct chunk *chunk) {
+static void writer_release(void *data, struct chunk *chunk) {
+        struct image_writer *writer = data;
+
         writer->release(writer->data, chunk);
         pthread_mutex_lock(&writer->lock);
         if (--writer->outstanding == 0)
@@ -144,128 +127,7 @@ static void writer_tell_progress(struct image_writer *writer, bool now) {
         if (!writer->progress || (!now && time - writer->progress_ns < PROGRESS_NS))
                 return;
         writer->progress_ns = time;
-        writer->progress(writer->data, writer->bytes_written);
-}
-
-/* A chunk is done when all its pages are queued and nothing of it is in flight. */
-static void writing_release_if_done(struct image_writer *writer, struct writing *writing) {
-        struct chunk *chunk = writing->chunk;
-
-        if (writing->pending || writing == writer->current)
-                return;
-        writing->chunk = NULL;
-        writer->n_in_flight--;
-        writer_release(writer, chunk);
-}
-
-static struct writing *writing_get(struct image_writer *writer) {
-        for (unsigned i = 0; i < CHUNKS_IN_FLIGHT; i++)
-                if (!writer->in_flight[i].chunk)
-                        return &writer->in_flight[i];
-        return NULL;
-}
-
-/* The number in the region of a page of the chunk. */
-static uint64_t chunk_page(const struct chunk *chunk, unsigned i) {
-        return chunk->n_pages ? chunk->pages[i] : chunk->index * CHUNK_PAGES + i;
-}
-
-static unsigned chunk_pages(const struct chunk *chunk) {
-        return chunk->n_pages ? chunk->n_pages : (chunk->bytes + CHUNK_PAGE_BYTES - 1) / CHUNK_PAGE_BYTES;
-}
-
-/* What the region has not of its last page is zero in the file's sums, whatever is behind it in the buffer. */
-static void chunk_pad(struct chunk *chunk, unsigned pages, uint64_t region_bytes) {
-        uint64_t end = (chunk_page(chunk, pages - 1) + 1) * CHUNK_PAGE_BYTES;
-
-        if (end > region_bytes)
-                memset(chunk->data + (size_t) pages * CHUNK_PAGE_BYTES - (end - region_bytes), 0, end - region_bytes);
-}
-
-/* Where its pages go, and that they are there. */
-static int writer_place_chunk(struct image_writer *writer, const struct chunk *chunk, unsigned pages, unsigned not_zero,
-                              struct error *error) {
-        if (chunk->n_pages)
-                return image_pages_place(&writer->files, chunk, writer->sums, writer->places, error);
-        assert(!writer->files.delta &&
-               chunk->index * CHUNK_BYTES + chunk->bytes <= writer->files.regions[chunk->region].bytes);
-        for (unsigned i = 0; i < pages; i++)
-                writer->places[i] = chunk_page(chunk, i);
-        writer->files.pages_zero -= not_zero;
-        return not_zero ? image_files_write_sums(&writer->files, chunk->region, chunk->index, writer->sums, error) : 0;
-}
-
-/* Computes the sums and, if there is anything but zeros, makes the chunk the current one. */
-static void writer_start_chunk(struct image_writer *writer, struct chunk *chunk) {
-        unsigned pages = chunk_pages(chunk), not_zero;
-        struct error error = { .kind = ERROR_NONE };
-
-        assert(chunk->region < writer->files.n_regions && pages > 0 && pages <= CHUNK_PAGES);
-        chunk_pad(chunk, pages, writer->files.regions[chunk->region].bytes);
-        not_zero = checksum_chunk(chunk->data, pages, writer->sums);
-        if (writer_place_chunk(writer, chunk, pages, not_zero, &error) < 0) {
-                writer_fail(writer, &error);
-                not_zero = 0;
-        }
-        if (not_zero == 0) {
-                writer_release(writer, chunk);
-                return;
-        }
-        image_rate_take(&writer->rate, (uint64_t) not_zero * CHUNK_PAGE_BYTES, now_ns());
-
-        writer->current = writing_get(writer);
-        writer->current->chunk = chunk;
-        writer->n_in_flight++;
-        writer->next_page = 0;
-        writer->n_pages = pages;
-}
-
-/* The next run of pages that are not zero and lie together in the file: one write. */
-static bool next_run(struct image_writer *writer, unsigned *ret_first, unsigned *ret_pages) {
-        unsigned first = writer->next_page, end;
-
-        while (first < writer->n_pages && !writer->sums[first])
-                first++;
-        for (end = first; end < writer->n_pages && writer->sums[end] &&
-                          writer->places[end] == writer->places[first] + (end - first);)
-                end++;
-        *ret_first = first;
-        *ret_pages = end - first;
-        return end > first;
-}
-
-/* Queues the current chunk's pages for as long as there are operations to be had. */
-static void writer_queue_pages(struct image_writer *writer) {
-        struct writing *writing = writer->current;
-        struct chunk *chunk = writing->chunk;
-        const struct image_region *region = &writer->files.regions[chunk->region];
-        struct image_io_op *op;
-        unsigned first, pages;
-
-        while (!writer->failed && next_run(writer, &first, &pages)) {
-                uint64_t offset = writer->places[first] * CHUNK_PAGE_BYTES;
-                size_t bytes = (size_t) pages * CHUNK_PAGE_BYTES;
-
-                op = image_io_get(&writer->io);
-                if (!op)
-                        return;
-                *op = (struct image_io_op){
-                        .kind = IMAGE_IO_WRITE,
-                        .fd = region->image,
-                        .data = chunk->data + (size_t) first * CHUNK_PAGE_BYTES,
-                        .bytes = bytes,
-                        .offset = (off_t) offset,
-                        .owner = writing,
-                };
-                image_io_queue(&writer->io, op);
-                writing->pending++;
-                writer->next_page = first + pages;
-                if (!writer->files.delta && offset + bytes > region->bytes)
-                        bytes = region->bytes - offset;
-                writer->bytes_written += bytes;
-        }
-        writer->current = NULL;
-        writing_release_if_done(writer, writing);
+        writer->progress(writer->data, writer->drain.bytes_written);
 }
 
 /* Single pages replace what plain chunks wrote, so these must be on the disk first: NULL until they are. */
@@ -274,7 +136,7 @@ static struct chunk *writer_take(struct image_writer *writer) {
 
         pthread_mutex_lock(&writer->lock);
         chunk = STAILQ_FIRST(&writer->queue);
-        if (chunk && chunk->n_pages && writer->plain_in_flight && writer->n_in_flight)
+        if (chunk && chunk->n_pages && writer->plain_in_flight && writer->drain.n_in_flight)
                 chunk = NULL;
         if (chunk)
                 STAILQ_REMOVE_HEAD(&writer->queue, link);
@@ -294,10 +156,8 @@ static void writer_fill(struct image_writer *writer) {
         struct chunk *chunk;
 
         for (;;) {
-                if (writer->current)
-                        writer_queue_pages(writer);
-                image_io_submit(&writer->io);
-                if (writer->current || writer->n_in_flight == CHUNKS_IN_FLIGHT || writer_rate_wait_ns(writer) > 0)
+                image_drain_push(&writer->drain);
+                if (image_drain_is_full(&writer->drain) || writer_rate_wait_ns(writer) > 0)
                         return;
                 chunk = writer_take(writer);
                 if (!chunk)
@@ -305,35 +165,15 @@ static void writer_fill(struct image_writer *writer) {
                 if (writer->failed)
                         writer_release(writer, chunk);
                 else
-                        writer_start_chunk(writer, chunk);
+                        image_rate_take(&writer->rate, image_drain_start(&writer->drain, chunk), now_ns());
         }
-}
-
-static void writer_complete(struct image_writer *writer, struct image_io_op *op) {
-        struct writing *writing = op->owner;
-        const char *region = writer->files.regions[writing->chunk->region].name;
-        const char *suffix = writer->files.delta ? LIVESNAP_PAGES_SUFFIX : LIVESNAP_IMAGE_SUFFIX;
-        struct error error = { .kind = ERROR_NONE };
-
-        if (op->result < 0) {
-                image_files_failed(&writer->files, "write", region, suffix, -op->result, &error);
-                writer_fail(writer, &error);
-        }
-        image_io_put(&writer->io, op);
-        writing->pending--;
-        writing_release_if_done(writer, writing);
 }
 
 /* Waits for the disk, or until the rate allows the next chunk. */
 static void writer_reap(struct image_writer *writer) {
         uint64_t rate_wait_ns = writer_rate_wait_ns(writer);
-        int64_t timeout_ns = rate_wait_ns ? (int64_t) rate_wait_ns : -1;
-        struct image_io_op *op;
 
-        while (writer->io.in_flight && (op = image_io_wait(&writer->io, timeout_ns))) {
-                writer_complete(writer, op);
-                timeout_ns = 0;
-        }
+        image_drain_reap(&writer->drain, rate_wait_ns ? (int64_t) rate_wait_ns : -1);
         writer_tell_progress(writer, false);
 }
 
@@ -392,7 +232,7 @@ static int writer_write_manifest(struct image_writer *writer, json_t *figures, u
                 .name = writer->name,
                 .uid = writer->uid,
                 .created = writer->created,
-                .bytes_written = writer->bytes_written,
+                .bytes_written = writer->drain.bytes_written,
                 .duration_us = (now_ns() - started_ns) / 1000,
         };
         CLEANUP_FREE char *text = NULL;
@@ -436,7 +276,7 @@ static int writer_publish_as(struct image_writer *writer, json_t **ret, struct e
 
 /* A name that is ours to choose and that somebody has taken meanwhile is replaced by the next one. */
 static int writer_do_publish(struct image_writer *writer, json_t **ret, struct error *error) {
-        if (image_files_settle(&writer->files, &writer->io, error) < 0)
+        if (image_files_settle(&writer->files, &writer->drain.io, error) < 0)
                 return -1;
         for (unsigned attempt = 0;; attempt++) {
                 struct error inner = { .kind = ERROR_NONE };
@@ -474,7 +314,7 @@ static void writer_loop(struct image_writer *writer) {
 
         for (;;) {
                 writer_fill(writer);
-                if (writer->io.in_flight) {
+                if (writer->drain.io.in_flight) {
                         writer_reap(writer);
                         continue;
                 }
@@ -522,9 +362,10 @@ static void writer_run(struct store *store, struct store_call *call) {
         pthread_mutex_unlock(&writer->lock);
 
         if (r == 0) {
-                image_io_init(&writer->io, true);
+                image_drain_init(&writer->drain, &(struct image_drain_spec){ &writer->files, &writer->failed,
+                                                                             writer_release, writer_fail, writer });
                 writer_loop(writer);
-                image_io_deinit(&writer->io);
+                image_drain_deinit(&writer->drain);
         }
         image_files_deinit(&writer->files);
 

@@ -376,13 +376,17 @@ static int move_in_delta(struct image_files *files, const char *domain, const ch
         return r;
 }
 
+void image_files_forget(struct image_files *files) {
+        close(files->directory);
+        files->directory = -1;
+}
+
 int image_files_publish(struct image_files *files, const char *domain, const char *name, struct error *error) {
         int r = files->delta ? move_in_delta(files, domain, name, error)
                              : store_move_in(files->store, files->work_name, domain, name, error);
 
         if (r < 0)
                 return -1;
-        close(files->directory);
-        files->directory = -1;
+        image_files_forget(files);
         return 0;
 }

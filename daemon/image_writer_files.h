@@ -80,6 +80,10 @@ int image_files_settle(struct image_files *files, struct image_io *io, struct er
 /** image_files_write_manifest() - write it, replacing an earlier one, and make it durable. 0, or -1 with *error set. */
 int image_files_write_manifest(struct image_files *files, const char *text, size_t bytes, struct error *error);
 
+/** image_files_forget() - the directory is published, in whatever way, and no more for image_files_deinit() to remove
+ */
+void image_files_forget(struct image_files *files);
+
 /** image_files_publish() - make all of it DOMAIN/NAME. 0, or -1 with *error set and nothing visible. */
 int image_files_publish(struct image_files *files, const char *domain, const char *name, struct error *error);
 

@@ -33,6 +33,30 @@ static bool has_regions(const struct manifest *manifest, const struct image_writ
         return true;
 }
 
+/*
+ * What a manifest says of its depth was so when it was written; what has been made whole below it since then needs no
+ * more. Return: snapshots that a delta on this one needs, more than are allowed if that cannot be told.
+ */
+static uint32_t count_depth(struct store *store, const char *domain, const char *name) {
+        char next[LIVESNAP_FORMAT_NAME_MAX + 1];
+        uint32_t depth = 0;
+        bool delta = true;
+
+        snprintf(next, sizeof(next), "%s", name);
+        while (delta && depth <= LIVESNAP_FORMAT_DEPTH_MAX) {
+                CLEANUP_STORE_FOUND struct store_found found = STORE_FOUND_INIT;
+                struct error error = { .kind = ERROR_NONE };
+
+                if (store_find(store, domain, next, &found, &error) < 0)
+                        return LIVESNAP_FORMAT_DEPTH_MAX + 1;
+                depth++;
+                delta = found.manifest->delta;
+                if (delta)
+                        snprintf(next, sizeof(next), "%s", found.manifest->parent.name);
+        }
+        return depth;
+}
+
 bool image_parent_open(struct store *store, const char *domain, const char *name, const uint8_t uuid[16], uint32_t uid,
                        const struct image_writer_region *regions, unsigned n_regions, struct image_parent *ret,
                        char ret_reason[IMAGE_WRITER_REASON_BYTES]) {
@@ -49,6 +73,8 @@ bool image_parent_open(struct store *store, const char *domain, const char *name
                 const struct manifest *manifest = parent.found.manifest;
 
                 parent.depth = manifest->delta ? manifest->parent.depth + 1 : 1;
+                if (parent.depth > LIVESNAP_FORMAT_DEPTH_MAX)
+                        parent.depth = count_depth(store, domain, name);
                 if (memcmp(manifest->uuid, uuid, sizeof(manifest->uuid)))
                         good = refuse(ret_reason, "snapshot %s is not the one since which changes are known", name);
                 else if (uid != 0 && uid != manifest->uid)

@@ -216,9 +216,20 @@ json_t *job_json(struct job *job) {
                          (json_int_t) job->done, "bytes_total", (json_int_t) job->total);
         if (job->error.kind)
                 json_object_set_new(json, "error", json_string(job->error.message));
-        if (job->result)
+        if (job->result && job->kind->result_is_members)
+                json_object_update(json, job->result);
+        else if (job->result)
                 json_object_set(json, "snapshot", job->result);
         return json;
+}
+
+bool jobs_has(const struct jobs *jobs, const struct job_kind *kind, const char *domain) {
+        const struct job *job;
+
+        TAILQ_FOREACH (job, &jobs->list, link)
+                if (job->work && job->kind == kind && !strcmp(job->domain, domain))
+                        return true;
+        return false;
 }
 
 json_t *jobs_list(struct jobs *jobs, uid_t uid) {
@@ -254,7 +265,8 @@ static void job_finish(struct job *job) {
                      : job->error.kind == ERROR_CANCELLED ? "cancelled"
                                                           : "failed";
         if (job->result) {
-                job_take_name(job);
+                if (!job->kind->result_is_members)
+                        job_take_name(job);
                 job->done = job->total;
         }
         while ((waiter = LIST_FIRST(&job->waiters))) {

@@ -34,6 +34,7 @@ struct job_kind {
         bool (*has_ended)(void *work);
         /** take the result (a Snapshot, or NULL) and free the work; 0, or -1 with *error set */
         int (*finish)(void *work, json_t **ret, struct error *error);
+        bool result_is_members; /* the result is an object of members of the Job, not a Snapshot */
 };
 
 /** jobs_new() - @base is borrowed */
@@ -61,6 +62,9 @@ void job_answer(struct job *job, struct call *call, bool owns);
 /** jobs_find() - NULL with *error set (NoSuchJob) */
 struct job *jobs_find(struct jobs *jobs, uint64_t id, uid_t uid, struct error *error);
 void job_cancel(struct job *job);
+
+/** jobs_has() - does a job of this kind run on the domain? */
+bool jobs_has(const struct jobs *jobs, const struct job_kind *kind, const char *domain);
 
 /** job_json(), jobs_list() - the type Job of io.livesnap */
 json_t *job_json(struct job *job);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "daemon/store_find.h"
 #include "daemon/store_internal.h"
 #include "daemon/store_tree.h"
 
@@ -148,8 +149,10 @@ int store_new(const char *path, struct store **ret, struct error *error) {
                 return error_set(error, ERROR_INTERNAL, "out of memory");
         store->root = store->work = store->lock = -1;
         pthread_mutex_init(&store->chains, NULL);
+        store_discards_init(&store->discards);
         r = store_threads_new(store, close_all, &store->threads);
         if (r < 0) {
+                store_discards_deinit(&store->discards);
                 pthread_mutex_destroy(&store->chains);
                 free(store);
                 return error_set(error, ERROR_INTERNAL, "cannot start the threads of the store: %s", strerror(-r));
@@ -172,6 +175,7 @@ void store_free(struct store *store) {
         if (!store)
                 return;
         store_threads_free(store->threads);
+        store_discards_deinit(&store->discards);
         pthread_mutex_destroy(&store->chains);
         free(store->path);
         free(store);
@@ -248,5 +252,53 @@ int store_move_in(struct store *store, const char *work_name, const char *domain
                 store_failed(store, "publish", domain, -r, error);
         if (r < 0)
                 unlinkat(store->root, domain, AT_REMOVEDIR); /* if it was made for this one it is empty */
+        return r < 0 ? -1 : 0;
+}
+
+/* What is there must still be the delta; the lock of chains is held. Return: 1, 0 if it is whole by now, -1. */
+static int check_delta(struct store *store, const char *domain, const char *name, const struct manifest *delta,
+                       struct error *error) {
+        CLEANUP_STORE_FOUND struct store_found now = STORE_FOUND_INIT;
+
+        if (store_find(store, domain, name, &now, error) < 0)
+                return -1;
+        if (memcmp(now.manifest->uuid, delta->uuid, sizeof(delta->uuid)) || now.manifest->content != delta->content)
+                return error_set(error, ERROR_BUSY, "snapshot %s/%s was replaced by another while it was made whole",
+                                 domain, name);
+        return now.manifest->delta;
+}
+
+static int exchange(struct store *store, const char *work_name, const char *domain, const char *name,
+                    struct error *error) {
+        CLEANUP_CLOSE int directory = openat(store->root, domain, STORE_OPEN_DIRECTORY);
+
+        if (directory < 0 || renameat2(store->work, work_name, directory, name, RENAME_EXCHANGE) < 0) {
+                if (directory >= 0 && errno == EINVAL)
+                        return error_set(error, ERROR_STORE_FAILED,
+                                         "the filesystem of the store %s cannot exchange two directories, so no "
+                                         "snapshot can be made whole there",
+                                         store->path);
+                return store_failed(store, "publish", domain, errno, error);
+        }
+        if (fsync(directory) == 0 && fsync(store->work) == 0)
+                return 0;
+        /* Which of the two is there after a crash is not known. Either would do, but what failed changes nothing. */
+        store_failed(store, "publish", domain, errno, error);
+        (void) renameat2(store->work, work_name, directory, name, RENAME_EXCHANGE);
+        return -1;
+}
+
+int store_replace(struct store *store, const char *work_name, const char *domain, const char *name,
+                  const struct manifest *delta, bool *ret_done, struct error *error) {
+        int r;
+
+        pthread_mutex_lock(&store->chains);
+        r = check_delta(store, domain, name, delta, error);
+        *ret_done = r > 0;
+        if (r > 0)
+                r = exchange(store, work_name, domain, name, error);
+        pthread_mutex_unlock(&store->chains);
+        if (r == 0 && *ret_done)
+                (void) store_discard(store, domain, work_name); /* what cannot be removed goes with the next start */
         return r < 0 ? -1 : 0;
 }

@@ -104,8 +104,51 @@ int store_opened_send(struct store *store, struct store_opened *opened, struct e
 /** store_opened_receive() - on the main thread, from @done, and only if store_opened_send() succeeded: take them */
 int store_opened_receive(struct store *store, struct store_opened *opened, struct error *error);
 
-/** store_verify() - @progress is told bytes done of bytes in all, and stops the work when it returns false */
+/** How far something is that reads or writes whole images. @progress returns false to stop it: ERROR_CANCELLED. */
+struct store_progress {
+        bool (*progress)(void *data, uint64_t done, uint64_t total); /* bytes */
+        void *data;
+};
+
+/** store_verify() - read all of it back, and all that it builds on */
 int store_verify(struct store *store, const char *domain, const char *name, uint32_t uid,
                  bool (*progress)(void *data, uint64_t done, uint64_t total), void *data, struct error *error);
+
+/**
+ * store_compact() - make a delta whole, so that nothing that it builds on is needed for it
+ * @ret_folded: was it a delta? What is whole already is left as it is, and that is a success.
+ *
+ * It stays the same snapshot for all that builds on it. Takes some 30 MiB of memory, whatever its size. Return: 0, or
+ * -1 with *error set and nothing changed.
+ */
+int store_compact(struct store *store, const char *domain, const char *name, uint32_t uid,
+                  const struct store_progress *progress, bool *ret_folded, struct error *error);
+
+/**
+ * store_delete_fold() - the same as store_delete(), but the deltas that build on it are made whole first
+ * @ret: { folded: [NAME] }, a new reference
+ */
+int store_delete_fold(struct store *store, const char *domain, const char *name, uint32_t uid,
+                      const struct store_progress *progress, json_t **ret, struct error *error);
+
+/** What is to be kept of a domain's snapshots; 0: the rule keeps none. */
+struct store_prune_rules {
+        uint64_t last;      /* so many of the newest */
+        uint64_t hourly;    /* the newest of each of so many hours (UTC) in which there are any */
+        uint64_t daily;     /* and of so many days */
+        const char *prefix; /* only those whose name begins so are counted or deleted; NULL: all */
+        const char *parent; /* what the next increment builds on is kept; NULL: not known, or none */
+        bool dry_run;       /* say what would be done */
+};
+
+/**
+ * store_prune() - delete what no rule keeps, and break no chain (prune_plan.h)
+ * @ret: { kept, needed, folded, deleted }, arrays of names, newest first; a new reference
+ *
+ * Only snapshots that belong to @uid; of root's all. Return: 0, or -1 with *error set: what was folded or deleted until
+ * then stays so.
+ */
+int store_prune(struct store *store, const char *domain, uint32_t uid, const struct store_prune_rules *rules,
+                const struct store_progress *progress, json_t **ret, struct error *error);
 
 #endif

@@ -30,11 +30,13 @@ static int no_such_snapshot(const char *domain, const char *name, struct error *
 
 int store_find_directory(struct store *store, const char *domain, const char *name, struct store_found *found,
                          struct error *error) {
+        CLEANUP_STORE_READER struct store_reader reader = { 0 };
         char path[2 * NAME_LENGTH_MAX + 2];
         CLEANUP_CLOSE int above = -1;
 
         if (names_check(domain, name, error) < 0)
                 return -1;
+        store_reader_begin(store, domain, &reader);
         snprintf(path, sizeof(path), "%s/%s", domain, name);
         above = openat(store->root, domain, STORE_OPEN_DIRECTORY);
         if (above >= 0)

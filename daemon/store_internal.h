@@ -7,7 +7,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "common/manifest.h"
+
 #include "daemon/store.h"
+#include "daemon/store_discard.h"
 #include "daemon/store_threads.h"
 
 #define STORE_WORK_NAME ".work"
@@ -23,6 +26,7 @@ struct store {
         atomic_uint next_work;         /* makes names in the work directory unique */
         /* Held while an increment is published, and while it is seen that nothing builds on what is to be deleted. */
         pthread_mutex_t chains;
+        struct store_discards discards;
 };
 
 /** store_work_name() - a name that nothing in the work directory has had yet */
@@ -38,6 +42,21 @@ int store_failed(const struct store *store, const char *operation, const char *p
  */
 int store_move_in(struct store *store, const char *work_name, const char *domain, const char *name,
                   struct error *error);
+
+/**
+ * store_replace() - put the whole image @work_name in the place of the delta DOMAIN/NAME, durably and at one instant
+ * @delta: the manifest of the delta that it was made of
+ * @ret_done: false where another one was faster: what is there is whole already. Then @work_name is still the caller's.
+ *
+ * Directories are exchanged, so there is always one of the two. The delta's goes when nobody reads it any more. Return:
+ * 0, or -1 with *error set and nothing changed.
+ */
+int store_replace(struct store *store, const char *work_name, const char *domain, const char *name,
+                  const struct manifest *delta, bool *ret_done, struct error *error);
+
+/** store_delete_this() - store_delete(), unless it is not the one with this uuid any more: ERROR_NO_SUCH_SNAPSHOT */
+int store_delete_this(struct store *store, const char *domain, const char *name, const uint8_t *uuid_or_null,
+                      uint32_t uid, struct error *error);
 
 /** store_has() - is there anything called DOMAIN/NAME? */
 bool store_has(const struct store *store, const char *domain, const char *name);

@@ -7,6 +7,8 @@
 #include "common/name.h"
 #include "daemon/store_tree.h"
 
+#define OPEN_ATTEMPTS 5
+
 /* The parent of the last layer, which is a delta. */
 static int open_parent(struct store *store, const char *domain, struct store_layers *layers, uint32_t uid,
                        const char *purpose, struct error *error) {
@@ -30,8 +32,8 @@ static int open_parent(struct store *store, const char *domain, struct store_lay
         return 0;
 }
 
-int store_layers_open(struct store *store, const char *domain, const char *name, uint32_t uid, const char *purpose,
-                      struct store_layers *ret, struct error *error) {
+static int open_all(struct store *store, const char *domain, const char *name, uint32_t uid, const char *purpose,
+                    struct store_layers *ret, struct error *error) {
         ret->n = 1;
         ret->items[0] = (struct store_found) STORE_FOUND_INIT;
         if (store_find_for(store, domain, name, uid, purpose, &ret->items[0], error) < 0)
@@ -40,6 +42,20 @@ int store_layers_open(struct store *store, const char *domain, const char *name,
                 if (open_parent(store, domain, ret, uid, purpose, error) < 0)
                         return -1;
         return 0;
+}
+
+/* A parent that is not there any more: is it that what builds on it was made whole meanwhile? Then once more. */
+int store_layers_open(struct store *store, const char *domain, const char *name, uint32_t uid, const char *purpose,
+                      struct store_layers *ret, struct error *error) {
+        for (unsigned attempt = 1;; attempt++) {
+                struct error inner = { .kind = ERROR_NONE };
+
+                if (open_all(store, domain, name, uid, purpose, ret, &inner) == 0)
+                        return 0;
+                if (inner.kind != ERROR_SNAPSHOT_CORRUPT || attempt == OPEN_ATTEMPTS)
+                        return error_set(error, inner.kind, "%s", inner.message);
+                store_layers_close(ret);
+        }
 }
 
 void store_layers_close(struct store_layers *layers) {

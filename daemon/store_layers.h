@@ -16,6 +16,8 @@ struct store_layers {
  * store_layers_open() - open a snapshot and what it needs to be read, on behalf of @uid
  * @ret: to be closed with store_layers_close() whatever the result
  *
+ * Files are opened later, by the directories that were found: between store_reader_begin() and store_reader_end().
+ *
  * Return: 0, or -1 with *error set: also where what it builds on is not there, or is another one.
  */
 int store_layers_open(struct store *store, const char *domain, const char *name, uint32_t uid, const char *purpose,

@@ -54,11 +54,13 @@ static int open_region(const struct store *store, const struct store_found *foun
 
 int store_open(struct store *store, const char *domain, const char *name, const char *region_or_null, uint32_t uid,
                struct store_opened *ret, struct error *error) {
+        CLEANUP_STORE_READER struct store_reader reader = { 0 };
         CLEANUP_STORE_FOUND struct store_found found = STORE_FOUND_INIT;
         CLEANUP(store_opened_done) struct store_opened opened = { .manifest = -1 };
 
         if (region_or_null && name_check("region", region_or_null, error) < 0)
                 return -1;
+        store_reader_begin(store, domain, &reader);
         if (store_find_for(store, domain, name, uid, "read", &found, error) < 0)
                 return -1;
         opened.regions = calloc(found.manifest->n_regions + 1, sizeof(*opened.regions));

@@ -112,9 +112,11 @@ static int verify(struct verification *verification, const struct store_layers *
 int store_verify(struct store *store, const char *domain, const char *name, uint32_t uid,
                  bool (*progress)(void *data, uint64_t done, uint64_t total), void *data, struct error *error) {
         struct verification verification = { .store = store, .progress = progress, .data = data };
+        CLEANUP_STORE_READER struct store_reader reader = { 0 };
         CLEANUP(store_layers_close) struct store_layers layers = { 0 };
         struct error inner = { .kind = ERROR_NONE };
 
+        store_reader_begin(store, domain, &reader);
         if (store_layers_open(store, domain, name, uid, "verify", &layers, error) < 0)
                 return -1;
         /* Messages about files do not know whose they are. */

@@ -73,7 +73,7 @@
  *     content         16 hexadecimal digits that stand for what the snapshot holds: a hash of the digests below and of
  * the parent's. It stays the same when a delta is made whole. delta           true for a delta; may be absent parent of
  * an increment: an object with name (in the same DOMAIN), uuid, content and depth, the number of snapshots that it
- * needs itself; may be absent hash            "xxh3-64" page_bytes      4096; what a sum covers kernel          release
+ * needs itself at most; may be absent hash            "xxh3-64" page_bytes      4096; what a sum covers kernel release
  * of the kernel that it was taken on regions         an array; each with name, bytes, mappings, and sums_digest (16
  * hexadecimal digits), or in a delta map_digest instead, pages (entries of REGION.map) and pages_stored (pages in
  * REGION.pages) snapshot, created, uid, guarantee, arm_us, hold_us, duration_us, pages_fault, pages_sweep, pages_zero,

@@ -411,7 +411,9 @@ void livesnap_snapshot_free(struct livesnap_snapshot *snapshot);
 /** struct livesnap_job - how far the daemon is with a job; later versions add members at the end */
 struct livesnap_job {
         uint64_t job;
-        const char *state;    /* "arming", "draining", "publishing", "verifying", "done", "failed" or "cancelled" */
+        /* "arming", "draining", "publishing", "verifying", "compacting", "deleting", "pruning", "done", "failed" or
+         * "cancelled" */
+        const char *state;
         const char *snapshot; /* DOMAIN/NAME */
         uint64_t bytes_done;
         uint64_t bytes_total;
@@ -532,8 +534,92 @@ int livesnap_start_verify(struct livesnap *livesnap, const char *domain, const c
 int livesnap_verify(struct livesnap *livesnap, const char *domain, const char *name,
                     const struct livesnap_job_callback *callback);
 
-/** livesnap_delete() - delete a published snapshot. Return: 0 or -1. Since 0.1. */
+/**
+ * livesnap_delete() - delete a published snapshot
+ *
+ * Return: 0, or -1: "io.livesnap.Busy" where deltas build on it; see livesnap_delete_fold(). Since 0.1.
+ */
 int livesnap_delete(struct livesnap *livesnap, const char *domain, const char *name);
+
+/*
+ * Chains of increments. Jobs of the daemon's, as a snapshot is. Of these the @progress of the callback is called once
+ * more when the job is done: its JSON then has the members "folded" (names of what was made whole), and, of a prune,
+ * "deleted", "kept" and "needed".
+ */
+
+/**
+ * livesnap_start_compact() - queue the call that makes a delta whole, so that nothing it builds on is needed for it
+ *
+ * What builds on it still does. It is a full snapshot then. One that is whole is left as it is. Return: 0 or -1. Since
+ * 0.1.
+ */
+int livesnap_start_compact(struct livesnap *livesnap, const char *domain, const char *name,
+                           const struct livesnap_job_callback *callback);
+
+/** livesnap_compact() - the same, and wait for it. Return: 0, or -1 and nothing has changed. Since 0.1. */
+int livesnap_compact(struct livesnap *livesnap, const char *domain, const char *name,
+                     const struct livesnap_job_callback *callback);
+
+/** livesnap_start_delete_fold() - queue the call that makes whole what builds on a snapshot, and deletes that. Return:
+ * 0 or -1. Since 0.1. */
+int livesnap_start_delete_fold(struct livesnap *livesnap, const char *domain, const char *name,
+                               const struct livesnap_job_callback *callback);
+
+/** livesnap_delete_fold() - the same, and wait for it. Return: 0, or -1: what was made whole until then stays so. Since
+ * 0.1. */
+int livesnap_delete_fold(struct livesnap *livesnap, const char *domain, const char *name,
+                         const struct livesnap_job_callback *callback);
+
+/* Say what would be deleted and made whole, and do nothing. */
+#define LIVESNAP_PRUNE_DRY_RUN 1u
+
+/**
+ * struct livesnap_prune_options - what to keep of a domain's snapshots; later versions add members at the end
+ *
+ * A snapshot that any rule names is kept; one of the rules must not be 0. Hours and days are those of UTC.
+ */
+struct livesnap_prune_options {
+        size_t size;          /* sizeof(struct livesnap_prune_options), by which the library knows your version */
+        uint64_t keep_last;   /* so many of the newest */
+        uint64_t keep_hourly; /* the newest of each of so many hours in which there are any */
+        uint64_t keep_daily;  /* and of so many days */
+        const char *prefix;   /* count and delete only those whose name begins so; NULL: all */
+        unsigned flags;       /* LIVESNAP_PRUNE_* */
+};
+
+/** struct livesnap_names - names of snapshots, the newest first */
+struct livesnap_names {
+        size_t n;
+        const char *const *names;
+};
+
+/** struct livesnap_pruned - what a prune did; freed with livesnap_pruned_free(); later versions add members at the end
+ */
+struct livesnap_pruned {
+        struct livesnap_names kept;   /* by the rules */
+        struct livesnap_names needed; /* kept since deltas that are kept are read through them; see livesnap(1) */
+        struct livesnap_names folded; /* made whole; they are kept, too */
+        struct livesnap_names deleted;
+};
+
+/** livesnap_start_prune() - queue the call that deletes what no rule keeps; @options: copied. Return: 0 or -1. Since
+ * 0.1. */
+int livesnap_start_prune(struct livesnap *livesnap, const char *domain, const struct livesnap_prune_options *options,
+                         const struct livesnap_job_callback *callback);
+
+/**
+ * livesnap_prune() - the same, and wait for it
+ * @callback: for progress; its @done is called as well; NULL for none
+ * @ret: what was done; NULL where it is not wanted
+ *
+ * Never breaks a chain, and keeps what the next increment of the domain builds on. Return: 0, or -1: what was made
+ * whole or deleted until then stays so. Since 0.1.
+ */
+int livesnap_prune(struct livesnap *livesnap, const char *domain, const struct livesnap_prune_options *options,
+                   const struct livesnap_job_callback *callback, struct livesnap_pruned **ret);
+
+/** livesnap_pruned_free() - free what livesnap_prune() returned; NULL is allowed. Since 0.1. */
+void livesnap_pruned_free(struct livesnap_pruned *pruned);
 
 /*
  * Putting it back. The bytes do not pass through the daemon: it gives descriptors, and this process reads. Every page
@@ -601,6 +687,47 @@ int livesnap_restore_to_fd(struct livesnap *livesnap, const char *domain, const 
  */
 int livesnap_restore_to_memory(struct livesnap *livesnap, const char *domain, const char *name, const char *region,
                                void *address, uint64_t bytes, const struct livesnap_restore_callback *callback);
+
+/*
+ * Comparing
+ */
+
+enum livesnap_difference_kind {
+        LIVESNAP_DIFFERENCE_CHANGED,        /* the range is not the same in both */
+        LIVESNAP_DIFFERENCE_ONLY_IN_FIRST,  /* the whole region is in the first one only */
+        LIVESNAP_DIFFERENCE_ONLY_IN_SECOND, /* or in the second */
+};
+
+/** struct livesnap_difference - a range of a region; gone when the callback returns */
+struct livesnap_difference {
+        const char *region;
+        enum livesnap_difference_kind kind;
+        uint64_t offset; /* a multiple of 4096, but where a region ends in one of the two */
+        uint64_t bytes;
+};
+
+/**
+ * struct livesnap_diff_callback - where to tell of differences
+ * @function: called for each, region by region, in ascending order; a return value other than 0 stops the comparison,
+ * which then fails with "io.livesnap.Cancelled"
+ * @data: passed on
+ */
+struct livesnap_diff_callback {
+        int (*function)(void *data, const struct livesnap_difference *difference);
+        void *data;
+};
+
+/**
+ * livesnap_diff() - which ranges differ between two snapshots of a domain
+ * @first, @second: any two, wherever in a chain
+ * @region: only this one; NULL: all
+ * @callback: NULL where it matters only whether they differ
+ *
+ * By the checksums of their pages, in this process; no image is read. Pages with the same 64-bit checksum are taken to
+ * be the same. Return: 1 if they differ, 0 if not, or -1. Since 0.1.
+ */
+int livesnap_diff(struct livesnap *livesnap, const char *domain, const char *first, const char *second,
+                  const char *region, const struct livesnap_diff_callback *callback);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,17 @@ import subprocess
 import tempfile
 
 
+MIB_PAGES = 256
+
+
+def start(lab, tracking="sync", **options):
+    writer = lab.start_writer(**{"pages": 16 * MIB_PAGES, "threads": 2, **options})
+    lab.attach(writer)
+    lab.json("tracking", "d", tracking)
+    writer.wait_progress(100)
+    return writer
+
+
 def check_member(lab, writer, snapshot, at_least, at_most):
     """Restore a snapshot, whatever it builds on, and prove that it is one cut."""
     directory = tempfile.mkdtemp(prefix="restored-", dir=lab.directory)

@@ -58,17 +58,22 @@ def test_what_is_somebody_elses(alices):
         ("OpenSnapshot", {"domain": "hers", "name": "taken", "region": "hostile"}, "PermissionDenied"),
         ("VerifySnapshot", {"domain": "hers", "name": "taken"}, "PermissionDenied"),
         ("DeleteSnapshot", {"domain": "hers", "name": "taken"}, "PermissionDenied"),
+        ("DeleteSnapshot", {"domain": "hers", "name": "taken", "fold": True}, "PermissionDenied"),
+        ("CompactSnapshot", {"domain": "hers", "name": "taken"}, "PermissionDenied"),
     ]:
         reply = run_as(BOB, call, alices.path, method, parameters)
         assert reply.get("error") == f"io.livesnap.{error}", f"{method}: {reply}"
         assert reply["n_fds"] == 0, method
+    # A prune counts only what is his own.
+    job = run_as(BOB, call, alices.path, "Prune", {"domain": "hers", "keep_last": 1})["parameters"]["job"]
+    assert not any(job[key] for key in ("kept", "needed", "folded", "deleted")), job
     reply = run_as(BOB, attach_secret, alices.path, "hers")
     assert reply["error"] == "io.livesnap.PermissionDenied", reply
     for method, members in [("ListDomains", "domains"), ("ListJobs", "jobs"), ("ListSnapshots", "snapshots")]:
         for parameters in ({}, {"domain": "hers"} if method == "ListSnapshots" else {}):
             reply = run_as(BOB, call, alices.path, method, parameters)
             # What he asked for and was refused is his own.
-            his = [found for found in reply["parameters"][members] if found.get("kind") == "verify"]
+            his = [found for found in reply["parameters"][members] if found.get("kind") in ("verify", "compact", "delete", "prune")]
             assert reply["parameters"][members] == his, f"{method}: {reply}"
     # All of it is as it was.
     assert [job["job"] for job in alices.running_jobs()] == [alices.job]

@@ -5,19 +5,10 @@ import os
 
 import pytest
 
-from chains import Chain, Victim, check_member
+from chains import MIB_PAGES, Chain, Victim, check_member, start
 from harness import Failure
 
-MIB_PAGES = 256
 MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "6"))
-
-
-def start(lab, tracking="sync", **options):
-    writer = lab.start_writer(**{"pages": 16 * MIB_PAGES, "threads": 2, **options})
-    lab.attach(writer)
-    lab.json("tracking", "d", tracking)
-    writer.wait_progress(100)
-    return writer
 
 
 @pytest.mark.parametrize("tracking", ["sync", "async"])

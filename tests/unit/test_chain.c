@@ -342,8 +342,197 @@ static void test_parent_that_vanishes(void **state) {
         assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
 }
 
+static bool go_on(void *data, uint64_t done, uint64_t total) {
+        uint64_t *last = data;
+
+        assert_true(done <= total && done >= *last);
+        *last = done;
+        return true;
+}
+
+struct folding {
+        const char *name;
+        struct store_progress progress;
+        bool folded;
+        struct error error;
+        int result;
+};
+
+static void compact_one(struct store *store, void *data) {
+        struct folding *folding = data;
+
+        folding->result =
+                store_compact(store, "vm", folding->name, 0, &folding->progress, &folding->folded, &folding->error);
+}
+
+/* Return: was it a delta? */
+static bool compact(struct state *s, unsigned member) {
+        uint64_t last = 0;
+        char name[16];
+        struct folding folding = { .name = name, .progress = { go_on, &last } };
+
+        snprintf(name, sizeof(name), "m%u", member);
+        fixture_on_store(s->store, compact_one, &folding);
+        if (folding.result < 0)
+                fail_msg("m%u: %s", member, folding.error.message);
+        assert_int_equal(last, folding.folded ? BYTES : 0);
+        return folding.folded;
+}
+
+static void check_member(struct state *s, unsigned member) {
+        struct reading reading = { .s = s, .member = member };
+        struct error error = { 0 };
+        char name[16];
+
+        fixture_on_store(s->store, read_member, &reading);
+        if (reading.result < 0)
+                fail_msg("m%u: %s", member, reading.error.message);
+        snprintf(name, sizeof(name), "m%u", member);
+        if (fixture_verify(s->store, "vm", name, &error) < 0)
+                fail_msg("%s", error.message);
+}
+
+static bool has_deltas(struct state *s) {
+        char *path;
+        bool has;
+
+        assert_true(asprintf(&path, "%s/vm/m1/ram.map", s->directory) > 0);
+        has = access(path, F_OK) == 0;
+        free(path);
+        return has;
+}
+
+/* From the middle of a chain outwards: all others stay what they were, and still build on what was made whole. */
+static void test_members_are_made_whole(void **state) {
+        static const unsigned order[] = { 5, 1, 11, 6, 2 };
+        struct deletion deletion = { .name = "m4" };
+        struct state *s = *state;
+
+        for (unsigned i = 0; i < MEMBERS; i++)
+                take(s, i, i % 2);
+        if (!has_deltas(s))
+                skip();
+        assert_false(compact(s, 0));
+        for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+                assert_true(compact(s, order[i]));
+                assert_false(compact(s, order[i]));
+                for (unsigned j = 0; j < MEMBERS; j++)
+                        check_member(s, j);
+                assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
+        }
+        assert_int_equal(fixture_entries("%s/vm/m5", s->directory), 3);
+        fixture_on_store(s->store, delete_one, &deletion);
+        assert_int_equal(deletion.result, 0);
+        deletion.name = "m6";
+        fixture_on_store(s->store, delete_one, &deletion);
+        assert_int_equal(deletion.result, -1);
+        assert_non_null(strstr(deletion.error.message, "'livesnap compact vm/m7'"));
+        check_member(s, 5);
+        check_member(s, 7);
+}
+
+/* A snapshot that was opened before is read to its end from what it was then. */
+static void make_whole_under_readers(struct store *store, void *data) {
+        CLEANUP(store_layers_close) struct store_layers layers = { 0 };
+        struct reading *reading = data;
+        struct store_reader guard = { 0 };
+        const struct store_progress progress = { go_on, &(uint64_t){ 0 } };
+        struct chain_reader *reader = NULL;
+        int fds[2 * CHAIN_LAYERS_MAX];
+        struct image_chunk chunk;
+        bool seen[PAGES] = { 0 }, folded;
+
+        store_reader_begin(store, "vm", &guard);
+        reading->result = store_layers_open(store, "vm", "m2", 0, "read", &layers, &reading->error);
+        if (reading->result == 0)
+                reading->result = store_compact(store, "vm", "m1", 0, &progress, &folded, &reading->error);
+        *(uint64_t *) progress.data = 0;
+        if (reading->result == 0)
+                reading->result = store_compact(store, "vm", "m2", 0, &progress, &folded, &reading->error);
+        if (reading->result == 0)
+                reading->result = store_delete(store, "vm", "m0", 0, &reading->error);
+        if (reading->result == 0)
+                reading->result = store_layers_read(store, &layers, 0, false, fds, &reader, &reading->error);
+        while (reading->result == 0 && (reading->result = chain_reader_next(reader, &chunk, &reading->error)) > 0) {
+                check_chunk(reading, &chunk, seen);
+                reading->result = 0;
+        }
+        chain_reader_free(reader);
+        store_layers_close_fds(fds);
+        store_reader_end(&guard);
+}
+
+static void test_readers_are_not_disturbed(void **state) {
+        struct reading reading = { .s = *state, .member = 2 };
+        struct state *s = *state;
+
+        for (unsigned i = 0; i < 4; i++)
+                take(s, i, false);
+        if (!has_deltas(s))
+                skip();
+        fixture_on_store(s->store, make_whole_under_readers, &reading);
+        if (reading.result < 0)
+                fail_msg("%s", reading.error.message);
+        assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
+        for (unsigned i = 1; i < 4; i++)
+                check_member(s, i);
+}
+
+static bool give_up(void *data, uint64_t done, uint64_t total) {
+        unsigned *left = data;
+
+        return (*left)-- > 0;
+}
+
+/* Damage anywhere in the chain, or a wish to end, and all is as before. */
+static void test_folding_that_fails_changes_nothing(void **state) {
+        static const struct {
+                const char *file;
+                off_t offset;
+        } damages[] = { { "m0/ram.mem", 0 },    { "m0/ram.sum", 5000 }, { "m1/ram.pages", 100 },
+                        { "m1/ram.map", 4100 }, { "m2/ram.map", 9 },    { "m2/ram.pages", 4096 } };
+        struct state *s = *state;
+        unsigned left = 0;
+        struct folding folding = { .name = "m2", .progress = { give_up, &left } };
+
+        for (unsigned i = 0; i < PAGES; i++) /* so that the byte that is damaged is one that counts */
+                s->now.pages[i] = ++s->version;
+        for (unsigned i = 0; i < 3; i++)
+                take(s, i, false);
+        if (!has_deltas(s))
+                skip();
+        for (unsigned i = 0; i < 4; i++) {
+                left = i;
+                folding.error.kind = ERROR_NONE;
+                fixture_on_store(s->store, compact_one, &folding);
+                assert_int_equal(folding.result, -1);
+                assert_int_equal(folding.error.kind, ERROR_CANCELLED);
+                assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
+        }
+        for (unsigned i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+                char *path;
+
+                assert_true(asprintf(&path, "%s/vm/%s", s->directory, damages[i].file) > 0);
+                flip(path, damages[i].offset, 1);
+                left = 1000;
+                folding.error.kind = ERROR_NONE;
+                fixture_on_store(s->store, compact_one, &folding);
+                assert_int_equal(folding.result, -1);
+                assert_int_equal(folding.error.kind, ERROR_SNAPSHOT_CORRUPT);
+                assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
+                flip(path, damages[i].offset, 1);
+                free(path);
+        }
+        for (unsigned i = 0; i < 3; i++)
+                check_member(s, i);
+        assert_true(compact(s, 2));
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_members_are_made_whole, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_readers_are_not_disturbed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_folding_that_fails_changes_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_each_member_is_what_it_was, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_flipped_bits_are_found, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_unfit_parents, setup, teardown),

@@ -71,12 +71,44 @@ static void test_format_us(void **state) {
         assert_string_equal(cli_format_us(185e6).text, "3 min 5 s");
 }
 
+static void test_durations(void **state) {
+        static const struct {
+                const char *text;
+                uint64_t seconds; /* 0: it is none */
+        } durations[] = {
+                { "5s", 5 },    { "10m", 600 }, { "1h", 3600 },      { "366d", 366 * 86400 },
+                { "367d", 0 },  { "0s", 0 },    { "", 0 },           { "5", 0 },
+                { "s", 0 },     { "5 s", 0 },   { "5s ", 0 },        { "-5s", 0 },
+                { "1h30m", 0 }, { "5ms", 0 },   { "1.5h", 0 },       { "+5s", 0 },
+                { "5w", 0 },    { "5S", 0 },    { "999999999s", 0 }, { "99999999999999999999s", 0 },
+        };
+
+        for (size_t i = 0; i < sizeof(durations) / sizeof(durations[0]); i++) {
+                uint64_t seconds = 0;
+
+                assert_int_equal(cli_parse_duration(durations[i].text, &seconds), durations[i].seconds ? 0 : -1);
+                assert_int_equal(seconds, durations[i].seconds);
+        }
+}
+
+static void test_counts(void **state) {
+        static const char *const none[] = {
+                "", "0", "-1", "+1", "1x", " 1", "x", "9223372036854775808", "1e3", "0x10"
+        };
+        uint64_t count = 0;
+
+        for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+                assert_int_equal(cli_parse_count(none[i], &count), -1);
+        assert_int_equal(count, 0);
+        assert_int_equal(cli_parse_count("12", &count), 0);
+        assert_int_equal(count, 12);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_parse_bytes),
-                cmocka_unit_test(test_format_bytes),
-                cmocka_unit_test(test_format_count),
-                cmocka_unit_test(test_format_us),
+                cmocka_unit_test(test_parse_bytes),  cmocka_unit_test(test_format_bytes),
+                cmocka_unit_test(test_format_count), cmocka_unit_test(test_format_us),
+                cmocka_unit_test(test_durations),    cmocka_unit_test(test_counts),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

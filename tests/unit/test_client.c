@@ -297,6 +297,66 @@ static void test_snapshot_cut_off(void **state) {
         assert_failure(LIVESNAP_ERROR_DISCONNECTED, ECONNRESET, "io.livesnap.Snapshot");
 }
 
+#define PRUNE_JOB(state, lists)                                                           \
+        "{\"job\":7,\"kind\":\"prune\",\"domain\":\"d\",\"name\":\"\",\"state\":\"" state \
+        "\",\"bytes_done\":1,\"bytes_total\":2" lists "}"
+
+static void count_ends(void *data, const struct livesnap_job *job) {
+        *(unsigned *) data += !strcmp(job->state, "done");
+}
+
+static void test_prune(void **state) {
+        const struct livesnap_prune_options options = { sizeof(options), .keep_last = 2, .prefix = "p-" };
+        struct livesnap_pruned *pruned;
+        unsigned n_ends = 0;
+        struct livesnap_job_callback callback = { .progress = count_ends, .data = &n_ends };
+
+        START(*state, EXPECT("\"prefix\":\"p-\""),
+              SAY("{\"continues\":true,\"parameters\":{\"job\":" PRUNE_JOB("pruning", "") "}}"),
+              SAY("{\"parameters\":{\"job\":" PRUNE_JOB("done",
+                                                        ",\"kept\":[\"c\",\"b\"],\"needed\":[],\"folded\":[\"b\"],"
+                                                        "\"deleted\":[\"a\"]") "}}"));
+        assert_int_equal(livesnap_prune(((struct fixture *) *state)->livesnap, "d", &options, &callback, &pruned), 0);
+        assert_int_equal(n_ends, 1); /* it is told as progress, too */
+        assert_int_equal(pruned->kept.n, 2);
+        assert_string_equal(pruned->kept.names[1], "b");
+        assert_int_equal(pruned->needed.n, 0);
+        assert_int_equal(pruned->folded.n, 1);
+        assert_int_equal(pruned->deleted.n, 1);
+        assert_string_equal(pruned->deleted.names[0], "a");
+        livesnap_pruned_free(pruned);
+        livesnap_pruned_free(NULL);
+}
+
+static void test_prune_malformed(void **state) {
+        struct livesnap_prune_options options = { sizeof(options), .keep_last = 2 };
+        struct livesnap_pruned *pruned = NULL;
+        struct livesnap *livesnap;
+
+        START(*state, EXPECT("Prune"), SAY("{\"parameters\":{\"job\":" PRUNE_JOB("done", ",\"kept\":[\"c\",5]") "}}"));
+        livesnap = ((struct fixture *) *state)->livesnap;
+        assert_int_equal(livesnap_prune(livesnap, "d", &options, NULL, &pruned), -1);
+        assert_failure(LIVESNAP_ERROR_BAD_REPLY, EPROTO, "kept");
+        options.flags = 64;
+        assert_int_equal(livesnap_prune(livesnap, "d", &options, NULL, &pruned), -1);
+        assert_int_equal(livesnap_start_prune(livesnap, "d", &options, NULL), -1);
+        assert_failure(LIVESNAP_ERROR_BAD_ARGUMENT, EINVAL, "not known");
+        assert_null(pruned);
+}
+
+static void test_compact(void **state) {
+        struct livesnap *livesnap;
+
+        START(*state, EXPECT("CompactSnapshot"), SAY("{\"parameters\":{\"job\":" JOB("done", SNAPSHOT) "}}"),
+              EXPECT("\"fold\":true"), SAY("{\"parameters\":{\"job\":" JOB("done", "null") "}}"),
+              EXPECT("CompactSnapshot"), SAY("{\"parameters\":{\"job\":" JOB("done", "null") "}}"));
+        livesnap = ((struct fixture *) *state)->livesnap;
+        assert_int_equal(livesnap_compact(livesnap, "d", "n", NULL), 0);
+        assert_int_equal(livesnap_delete_fold(livesnap, "d", "n", NULL), 0);
+        assert_int_equal(livesnap_compact(livesnap, "d", "n", NULL), -1);
+        assert_failure(LIVESNAP_ERROR_BAD_REPLY, EPROTO, "not which");
+}
+
 static struct livesnap_region *new_region(void) {
         struct livesnap_region *region = livesnap_region_create("r", 8192, 0);
 
@@ -421,18 +481,33 @@ static void test_cancel_beside(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_no_daemon),        TEST(test_call),
-                TEST(test_descriptors),      TEST(test_error),
-                TEST(test_foreign_error),    TEST(test_server_death),
-                TEST(test_not_json),         TEST(test_wrong_types),
-                TEST(test_too_large),        TEST(test_continues_unasked),
-                TEST(test_bad_parameters),   TEST(test_pipelined_death),
-                TEST(test_close_frees),      TEST(test_snapshot),
-                TEST(test_snapshot_missing), TEST(test_snapshot_malformed),
-                TEST(test_snapshot_cut_off), TEST(test_region_is_sealed),
-                TEST(test_region_refused),   TEST(test_region_made_writable),
-                TEST(test_attach_no_device), TEST(test_attach_wrong_device),
-                TEST(test_attach_denied),    TEST(test_cancel_beside),
+                TEST(test_no_daemon),
+                TEST(test_call),
+                TEST(test_descriptors),
+                TEST(test_error),
+                TEST(test_foreign_error),
+                TEST(test_server_death),
+                TEST(test_not_json),
+                TEST(test_wrong_types),
+                TEST(test_too_large),
+                TEST(test_continues_unasked),
+                TEST(test_bad_parameters),
+                TEST(test_pipelined_death),
+                TEST(test_close_frees),
+                TEST(test_snapshot),
+                TEST(test_snapshot_missing),
+                TEST(test_snapshot_malformed),
+                TEST(test_snapshot_cut_off),
+                TEST(test_region_is_sealed),
+                TEST(test_region_refused),
+                TEST(test_region_made_writable),
+                TEST(test_attach_no_device),
+                TEST(test_attach_wrong_device),
+                TEST(test_attach_denied),
+                TEST(test_cancel_beside),
+                TEST(test_prune),
+                TEST(test_prune_malformed),
+                TEST(test_compact),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
