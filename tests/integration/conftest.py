@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from disk import Disk, DiskUnavailable
+from disk import Disk, DiskUnavailable, FaultyFilesystem
 from harness import LIVESNAP, LIVESNAPD, Lab
 
 HUGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -68,6 +68,21 @@ def disk(bare_lab):
     finally:
         for made in disks:
             made.close()
+
+
+@pytest.fixture
+def faulty(bare_lab):
+    """A filesystem in user space that fails as the test wants it."""
+    try:
+        made = FaultyFilesystem(bare_lab.directory)
+    except DiskUnavailable as error:
+        pytest.skip(f"no filesystem in user space: {error}")
+    yield made
+    made.become("well")  # or what the lab stops would wait for it
+    try:
+        bare_lab.close()
+    finally:
+        made.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import subprocess
 import tempfile
 
+PROGRAMS = pathlib.Path(os.environ.get("LIVESNAP_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build")) / "tests/programs"
 BLKIO = "/sys/fs/cgroup/blkio"
 
 
@@ -88,3 +89,29 @@ class Disk:
             run("umount", self.path)
         if self.cgroup:
             self.cgroup.rmdir()
+
+
+class FaultyFilesystem:
+    """A filesystem in user space, mounted at `path`, that fails as a test wants it: see tests/programs/faulty-fs.c."""
+
+    def __init__(self, directory):
+        self.path = pathlib.Path(directory) / "faulty"
+        shown = pathlib.Path(directory) / "shown"
+        for made in (self.path, shown):
+            made.mkdir()
+        try:
+            self.process = subprocess.Popen([PROGRAMS / "faulty-fs", shown, self.path], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+        except FileNotFoundError:
+            raise DiskUnavailable("faulty-fs is not built: libfuse3-dev is missing") from None
+        if self.process.stdout.readline() != "ok\n":
+            raise DiskUnavailable(self.process.communicate()[1].strip())
+
+    def become(self, fault):
+        self.process.stdin.write(fault + "\n")
+        assert self.process.stdout.readline() == "ok\n"
+
+    def close(self):
+        """Whoever waits for it goes on."""
+        self.process.stdin.close()
+        self.process.wait(30)
