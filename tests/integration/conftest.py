@@ -53,9 +53,9 @@ def disk(bare_lab):
     """A function that makes a filesystem of a size in bytes, or skips the test."""
     disks = []
 
-    def make(size_bytes, kind="ext4"):
+    def make(size_bytes, kind="ext4", make_disk=Disk):
         try:
-            disks.append(Disk(bare_lab.directory, size_bytes, kind))
+            disks.append(make_disk(bare_lab.directory, size_bytes, kind))
         except DiskUnavailable as error:
             pytest.skip(f"no filesystem on a loop device: {error}")
         return disks[0]

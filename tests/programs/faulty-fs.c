@@ -66,6 +66,8 @@ static const char *below(const char *path) {
 }
 
 static void *on_init(struct fuse_conn_info *connection, struct fuse_config *config) {
+        /* The kernel would make an error of writes that are cut short, were they not made one after the other. */
+        connection->want &= ~(unsigned) FUSE_CAP_ASYNC_DIO;
         /* What the kernel kept would hide what a fault does. */
         config->kernel_cache = 0;
         config->hard_remove = 1;
