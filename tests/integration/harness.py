@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -29,6 +30,9 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 # Far longer than anything takes on a slow machine, far shorter than a hang.
 PATIENCE_S = 30.0
 MAX_HOLD_MS = 5000
+
+# What a build with sanitizers says (AddressSanitizer and its leaks, UndefinedBehaviorSanitizer, ThreadSanitizer).
+SANITIZER_REPORT = r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:"
 
 
 class Failure(AssertionError):
@@ -402,6 +406,8 @@ class Lab:
         process = subprocess.run([*prefix, LIVESNAP, *map(str, arguments)], stdin=subprocess.DEVNULL,
                                  capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
         result = Result(arguments, process)
+        if re.search(SANITIZER_REPORT, result.stderr):
+            raise Failure(f"a sanitizer has found something: {result}")
         if check and result.status != 0:
             raise Failure(str(result))
         return result
@@ -462,6 +468,16 @@ class Lab:
             raise Failure(process.stderr.strip())
         return int(process.stdout)
 
+    def check_restored(self, writer, snapshot, at_least, at_most):
+        """Restore a snapshot, whatever it builds on, and prove that it is one cut."""
+        directory = tempfile.mkdtemp(prefix="restored-", dir=self.directory)
+        restored = self.json("restore", snapshot, "--output", directory + "/x")
+        by_size = {region["bytes"]: region["path"] for region in restored["regions"]}
+        try:
+            return self.check(writer, [by_size[region["bytes"]] for region in writer.regions], at_least, at_most)
+        finally:
+            shutil.rmtree(directory)
+
     def prove_snapshot(self, writer, *arguments, domain="d"):
         """Take a snapshot and prove that it is one cut, made while the command ran. Returns what the command said."""
         at_least = writer.completed
@@ -493,5 +509,8 @@ class Lab:
             shutil.rmtree(writer.options["dir"], ignore_errors=True)
         for daemon in daemons:
             print(f"--- stderr of livesnapd {daemon.pid}\n{daemon.stderr}", end="")
+        for thing in [*daemons, *writers]:
+            if re.search(SANITIZER_REPORT, thing.stderr):
+                failures.append(f"a sanitizer has found something:\n{thing.stderr}")
         if failures:
             raise Failure("\n".join(str(failure) for failure in failures))

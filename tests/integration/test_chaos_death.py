@@ -45,13 +45,24 @@ def wait_free(writer):
     return waited
 
 
-def begin(lab, chance, name):
+def begin(lab, chance, name, typical_s):
     """A snapshot that is caught early or late, with room in the pool or with threads that wait for some."""
     rate = chance.choice([[], [], ["--max-rate", 8 << 20], ["--max-rate", 128 << 20]])
     command = lab.cli_start("snapshot", "d", "--name", name, *rate)
-    # The command itself takes some milliseconds to start, and a snapshot without limit about 200 to end.
-    time.sleep(chance.uniform(0, 0.35))
+    time.sleep(chance.uniform(0, 1.3 * typical_s))
     return command
+
+
+def measure_snapshot(lab, store, writer):
+    """How long the command takes on this machine, with what else it has to do, when nobody is killed."""
+    lab.start_daemon("--pool-size", "64M", store=store)
+    lab.attach(writer)
+    start = time.monotonic()
+    taken = lab.snapshot("d")
+    duration_s = time.monotonic() - start
+    lab.cli("delete", taken["snapshot"])
+    lab.daemon.kill()
+    return duration_s
 
 
 def take_published(lab, writer, names, issued):
@@ -73,11 +84,12 @@ def test_sigkill_at_random_moments(bare_lab, built, batch):
     store = bare_lab.directory / "store"
     writer = bare_lab.start_writer(threads=3, processes=2, regions=2, pages=PAGES, kernel_reads=True, zap=True)
     waits, n_published = [], 0
+    typical_s = measure_snapshot(bare_lab, store, writer)
 
     for kill in range(KILLS_PER_TEST):
         bare_lab.start_daemon("--pool-size", chance.choice(["8M", "64M"]), store=store)
         bare_lab.attach(writer)
-        command = begin(bare_lab, chance, f"s{kill}")
+        command = begin(bare_lab, chance, f"s{kill}", typical_s)
         bare_lab.daemon.kill()
         waits.append(wait_free(writer))
         status, issued = command.wait(10), writer.issued
@@ -93,6 +105,51 @@ def test_sigkill_at_random_moments(bare_lab, built, batch):
     bare_lab.start_daemon(store=store)
     bare_lab.attach(writer)
     bare_lab.prove_snapshot(writer)
+
+
+@pytest.mark.parametrize("batch", range(max(1, KILLS // 15)))
+def test_sigkill_between_and_during_increments(bare_lab, built, batch):
+    """What is published of a chain is right; and what follows a restart builds on none of it."""
+    chance = random.Random(SEED + 1000 + batch)
+    print(f"LIVESNAP_CHAOS_SEED={SEED}, batch {batch}")
+    store, lab = bare_lab.directory / "store", bare_lab
+    writer = lab.start_writer(threads=2, processes=2, regions=2, pages=PAGES // 4, zap=True)
+    for kill in range(5):
+        lab.start_daemon("--pool-size", "8M", store=store)
+        lab.attach(writer)
+        lab.json("tracking", "d", "sync")
+        bounds = {}
+
+        def take(name):
+            at_least, start = writer.completed, time.monotonic()
+            snapshot = lab.snapshot("d", "--incremental", "--name", name)
+            bounds[f"d/{name}"] = (at_least, writer.issued)
+            return snapshot, time.monotonic() - start
+
+        first, duration_s = take(f"{kill}-0")
+        assert (first["kind"], first["full_reason"]) == ("full", "no snapshot was taken since tracking began")
+        for number in range(1, chance.randrange(1, 4)):
+            snapshot, duration_s = take(f"{kill}-{number}")
+            assert snapshot["kind"] == "increment", snapshot
+        at_least, command = writer.completed, None
+        if chance.random() < 0.75:
+            command = lab.cli_start("snapshot", "d", "--incremental", "--name", f"{kill}-9")
+        time.sleep(chance.uniform(0, 1.3 * duration_s))
+        lab.daemon.kill()
+        wait_free(writer)
+        status = command.wait(10) if command else 1
+        last, complete = {f"d/{kill}-9": (at_least, writer.issued)}, set(bounds)
+
+        lab.start_daemon("--pool-size", "8M", store=store)
+        assert lab.is_store_clean()
+        listed = [listed["snapshot"] for listed in lab.json("list")]
+        assert complete <= set(listed) <= complete | set(last), f"what was published: {listed}"
+        assert status != 0 or set(last) <= set(listed), "a snapshot that was reported as published is gone"
+        for name in sorted(listed, reverse=True):  # parents last
+            lab.cli("verify", name)
+            lab.check_restored(writer, name, *{**bounds, **last}[name])
+            lab.cli("delete", name)
+        lab.daemon.kill()
 
 
 def test_sigkill_while_the_disk_is_frozen(bare_lab, built, disk):

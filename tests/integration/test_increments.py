@@ -14,17 +14,6 @@ MIB_PAGES = 256
 MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "6"))
 
 
-def check_member(lab, writer, snapshot, at_least, at_most):
-    """Restore a snapshot, whatever it builds on, and prove that it is one cut."""
-    directory = tempfile.mkdtemp(prefix="restored-", dir=lab.directory)
-    restored = lab.json("restore", snapshot["snapshot"], "--output", directory + "/x")
-    by_size = {region["bytes"]: region["path"] for region in restored["regions"]}
-    try:
-        return lab.check(writer, [by_size[region["bytes"]] for region in writer.regions], at_least, at_most)
-    finally:
-        shutil.rmtree(directory)
-
-
 class Chain:
     """Takes snapshots, and remembers between which numbers of writes each was taken."""
 
@@ -45,7 +34,7 @@ class Chain:
     def prove(self):
         for snapshot, at_least, at_most in self.members:
             self.lab.cli("verify", snapshot["snapshot"])
-            check_member(self.lab, self.writer, snapshot, at_least, at_most)
+            self.lab.check_restored(self.writer, snapshot["snapshot"], at_least, at_most)
 
 
 def start(lab, **options):
@@ -219,8 +208,8 @@ def test_oracle_would_find_a_missing_page(lab):
     snapshot = chain.increment()
     full, at_least, at_most = chain.members[0]
     with pytest.raises(Failure):
-        check_member(lab, writer, full, *chain.members[1][1:])
-    assert check_member(lab, writer, snapshot, *chain.members[1][1:]) > at_least <= at_most
+        lab.check_restored(writer, full["snapshot"], *chain.members[1][1:])
+    assert lab.check_restored(writer, snapshot["snapshot"], *chain.members[1][1:]) > at_least <= at_most
 
 
 # A program whose memory changes only when it is told to.
