@@ -8,7 +8,8 @@ import re
 import subprocess
 import tempfile
 
-PROGRAMS = pathlib.Path(os.environ.get("LIVESNAP_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build")) / "tests/programs"
+from harness import PROGRAMS
+
 BLKIO = "/sys/fs/cgroup/blkio"
 
 

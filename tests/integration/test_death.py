@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from harness import LIVESNAP, Failure, wait_until
+from harness import Failure, wait_until
+from memory import MemoryCgroup, MemoryUnavailable
 
 PAGES = 16384
 GIB = 1 << 30
@@ -107,6 +108,37 @@ def test_one_process_dies_during_a_snapshot(draining):
     draining.cli("cancel", job["job"])
     draining.command.wait(30)
     draining.prove_snapshot(draining.writer)
+
+
+@pytest.fixture
+def narrow():
+    """A memory cgroup of 64 MiB."""
+    try:
+        made = MemoryCgroup(64 << 20)
+    except MemoryUnavailable as error:
+        pytest.skip(f"no memory cgroup: {error}")
+    yield made
+    made.close()
+
+
+def test_oom_killer_takes_one_of_two_processes(narrow, lab):
+    """In the middle of a snapshot: the other goes on, and what was cut is published."""
+    # With one thread for each process none is killed while it keeps the other from writing.
+    writer = lab.start_writer(processes=2, pages=PAGES // 2)
+    lab.attach(writer)
+    at_least = writer.completed
+    command = lab.cli_start("snapshot", "d", "--name", "s", "--max-rate", 16 << 20)
+    lab.wait_drain()
+    at_most = writer.issued
+    narrow.add(writer.children[0])
+    writer.command("eat")
+    writer.children.pop()
+    assert narrow.kills() == 1
+    writer.wait_progress(1000)
+    assert command.wait(60) == 0, command.stderr.read()
+    lab.check(writer, lab.images(writer, {"snapshot": "d/s"}), at_least, at_most)
+    lab.cli("verify", "d/s")
+    lab.prove_snapshot(writer)
 
 
 def test_all_processes_die_during_a_snapshot(lab):
