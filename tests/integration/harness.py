@@ -39,6 +39,20 @@ class Failure(AssertionError):
     """Something that a test ran did not do what it should."""
 
 
+def lateness_s():
+    """How late this machine is just now with what takes no time: to start a process, to end it, and to notice. A bound of
+    milliseconds is measured against a multiple of it, or it would say more about the machine's other work than about
+    ours. At rest it is some milliseconds."""
+    def once():
+        start = time.monotonic()
+        process = subprocess.Popen(["sleep", "60"])
+        process.kill()
+        process.wait()
+        return time.monotonic() - start
+
+    return max(once() for _ in range(5))
+
+
 def wait_until(condition, what, timeout_s=PATIENCE_S, interval_s=0.01):
     """Poll until condition() is true and return its value; `what` is what a failure complains of."""
     deadline = time.monotonic() + timeout_s

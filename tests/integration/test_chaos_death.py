@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from harness import thread_states, wait_until
+from harness import PATIENCE_S, lateness_s, thread_states, wait_until
 
 KILLS = int(os.environ.get("LIVESNAP_CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("LIVESNAP_CHAOS_SEED", str(random.SystemRandom().randrange(1 << 32))))
@@ -23,7 +23,7 @@ PAGES = 8192
 GIB = 1 << 30
 # What the poll itself and two busy cores may take of the measured time. A client that hangs takes for ever.
 SLACK_S = 0.15
-HANG_S = 3.0
+HANG_S = 10.0
 
 
 def grace_s(writer):
@@ -92,7 +92,7 @@ def test_sigkill_at_random_moments(bare_lab, built, batch):
         command = begin(bare_lab, chance, f"s{kill}", typical_s)
         bare_lab.daemon.kill()
         waits.append(wait_free(writer))
-        status, issued = command.wait(10), writer.issued
+        status, issued = command.wait(PATIENCE_S), writer.issued
         # The next daemon finds what this one left.
         bare_lab.start_daemon("--pool-size", "8M", store=store)
         published = take_published(bare_lab, writer, [f"s{kill}"], issued)
@@ -101,13 +101,13 @@ def test_sigkill_at_random_moments(bare_lab, built, batch):
         bare_lab.daemon.kill()
     print(f"the longest wait after a kill: {max(waits) * 1000:.0f} ms; published before it: {n_published}")
     # A single one may be the scheduler's; that most are late would be ours.
-    assert statistics.median(waits) < grace_s(writer) + SLACK_S
+    assert statistics.median(waits) < grace_s(writer) + SLACK_S + 10 * lateness_s()
     bare_lab.start_daemon(store=store)
     bare_lab.attach(writer)
     bare_lab.prove_snapshot(writer)
 
 
-@pytest.mark.parametrize("batch", range(max(1, KILLS // 15)))
+@pytest.mark.parametrize("batch", range(max(1, KILLS // 30)))
 def test_sigkill_between_and_during_increments(bare_lab, built, batch):
     """What is published of a chain is right; and what follows a restart builds on none of it."""
     chance = random.Random(SEED + 1000 + batch)
@@ -137,7 +137,7 @@ def test_sigkill_between_and_during_increments(bare_lab, built, batch):
         time.sleep(chance.uniform(0, 1.3 * duration_s))
         lab.daemon.kill()
         wait_free(writer)
-        status = command.wait(10) if command else 1
+        status = command.wait(PATIENCE_S) if command else 1
         last, complete = {f"d/{kill}-9": (at_least, writer.issued)}, set(bounds)
 
         lab.start_daemon("--pool-size", "8M", store=store)
@@ -167,7 +167,7 @@ def test_sigkill_while_the_disk_is_frozen(bare_lab, built, disk):
     os.kill(daemon.pid, signal.SIGKILL)
     daemon.is_expected_to_live = False
     waited = wait_free(writer)
-    assert waited < 1, f"the client stood still for {waited * 1000:.0f} ms"
+    assert waited < 1 + 10 * lateness_s(), f"the client stood still for {waited * 1000:.0f} ms"
     writer.wait_progress(10000)
     command.kill()
     command.wait()
@@ -194,10 +194,10 @@ def test_core_dump(bare_lab, built, number):
     daemon.is_expected_to_live = False
     os.kill(daemon.pid, number)
     waited = writer.wait_progress(1000)
-    assert -daemon.process.wait(30) == number
-    assert command.wait(10) == 1
+    assert -daemon.process.wait(PATIENCE_S) == number
+    assert command.wait(PATIENCE_S) == 1
     # To write the pool takes seconds; what is over the promise here is the scheduler's.
-    assert waited < 1, f"the client stood still for {waited * 1000:.0f} ms"
+    assert waited < 1 + 10 * lateness_s(), f"the client stood still for {waited * 1000:.0f} ms"
     if not pattern.startswith(("|", "/")):
         cores = list(bare_lab.directory.glob("core*"))
         assert cores, "no core was written, so nothing was tested"
