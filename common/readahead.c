@@ -9,6 +9,7 @@
 #include <liburing.h>
 
 #include "common/cleanup.h"
+#include "common/direct.h"
 
 #define BUFFER_ALIGNMENT 4096
 
@@ -104,11 +105,19 @@ static int wait_one(struct readahead *readahead) {
 
 /* Reads what is still missing in a slot: all of it without a ring, the rest of a short read with one. */
 static ptrdiff_t read_rest(struct read_slot *slot, size_t done) {
+        bool is_retried = false;
+
         while (done < slot->expected_bytes) {
                 ssize_t n = pread(slot->fd, slot->data + done, slot->bytes - done, (off_t) (slot->offset + done));
 
                 if (n < 0 && errno == EINTR)
                         continue;
+                if (n < 0 && errno == EINVAL && !is_retried) {
+                        is_retried = true;
+                        if (direct_leave(slot->fd))
+                                continue;
+                        errno = EINVAL;
+                }
                 if (n < 0)
                         return -errno;
                 if (n == 0)
@@ -131,7 +140,7 @@ ptrdiff_t readahead_take(struct readahead *readahead, uint8_t **ret) {
         readahead->first = (readahead->first + 1) % (readahead->depth + 1);
         readahead->n--;
         *ret = slot->data;
-        if (!slot->submitted || slot->result == -EINTR || slot->result == -EAGAIN)
+        if (!slot->submitted || slot->result == -EINTR || slot->result == -EAGAIN || slot->result == -EINVAL)
                 return read_rest(slot, 0);
         return slot->result < 0 ? slot->result : read_rest(slot, (size_t) slot->result);
 }

@@ -32,6 +32,8 @@ struct varlink_input_fd {
 
 struct varlink {
         int fd; /* owned */
+        ssize_t (*receive)(void *data, int socket, struct msghdr *header);
+        void *receive_data;
         size_t receive_max;
         size_t send_max;
         size_t values_max; /* 0: none */
@@ -72,12 +74,22 @@ int varlink_message_take_fd(struct varlink_message *message, json_int_t index) {
         return steal_fd(&message->fds[index]);
 }
 
+static ssize_t receive_plainly(void *data, int socket, struct msghdr *header) {
+        ssize_t n;
+
+        do
+                n = recvmsg(socket, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+}
+
 int varlink_new(int fd, enum varlink_role role, struct varlink **ret) {
         struct varlink *varlink = calloc(1, sizeof(*varlink));
 
         if (!varlink)
                 return -ENOMEM;
         varlink->fd = fd;
+        varlink->receive = receive_plainly;
         STAILQ_INIT(&varlink->outputs);
         if (role == VARLINK_SERVER) {
                 varlink->receive_max = VARLINK_REQUEST_BYTES_MAX;
@@ -107,6 +119,12 @@ static void pop_output(struct varlink *varlink) {
         varlink->output_bytes -= output->bytes;
         varlink->output_fds -= output->n_fds;
         output_free(output);
+}
+
+void varlink_set_receive(struct varlink *varlink, ssize_t (*receive)(void *data, int socket, struct msghdr *header),
+                         void *data) {
+        varlink->receive = receive;
+        varlink->receive_data = data;
 }
 
 void varlink_free(struct varlink *varlink) {
@@ -275,11 +293,9 @@ static int fill(struct varlink *varlink) {
                 return r;
         vector.iov_base = varlink->input + varlink->end;
         vector.iov_len = varlink->input_size - varlink->end;
-        do
-                n = recvmsg(varlink->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        while (n < 0 && errno == EINTR);
+        n = varlink->receive(varlink->receive_data, varlink->fd, &header);
         if (n < 0)
-                return errno == EAGAIN ? 0 : -errno;
+                return n == -EAGAIN ? 0 : (int) n;
         if (n == 0)
                 return -EPIPE;
         keep_fds(varlink, &header, varlink->input_position + (varlink->end - varlink->begin) + (size_t) n - 1);

@@ -19,6 +19,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
+#include <sys/types.h>
 
 #include <jansson.h>
 
@@ -72,6 +74,14 @@ int varlink_new(int fd, enum varlink_role role, struct varlink **ret);
 
 /** varlink_free() - close the connection and every descriptor that waits in it; NULL is allowed */
 void varlink_free(struct varlink *varlink);
+
+/**
+ * varlink_set_receive() - have the socket read by a function of the caller's own
+ * @receive: like recvmsg() with MSG_DONTWAIT and MSG_CMSG_CLOEXEC, but it returns -errno
+ * @data: passed to @receive
+ */
+void varlink_set_receive(struct varlink *varlink, ssize_t (*receive)(void *data, int socket, struct msghdr *header),
+                         void *data);
 
 /** varlink_get_fd() - the socket, borrowed */
 int varlink_get_fd(const struct varlink *varlink);

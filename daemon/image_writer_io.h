@@ -3,10 +3,11 @@
 #define LIVESNAP_DAEMON_IMAGE_WRITER_IO_H
 
 /*
- * Writes and fsyncs of one thread, several in flight. By io_uring; where that cannot be had (forbidden by a sysctl or a
- * seccomp filter) each is done when it is queued.
+ * Writes and fsyncs of one thread to files of one filesystem, several in flight. By io_uring; where that cannot be had
+ * (forbidden by a sysctl or a seccomp filter) or is wrong (FUSE) each is done when it is queued.
  *
- * A write that was short is continued, one that was interrupted repeated, until it is complete or has failed.
+ * A write that was short is continued, one that was interrupted repeated, and one that O_DIRECT is refused to (EINVAL)
+ * repeated without, until it is complete or has failed.
  */
 
 #include <stdbool.h>
@@ -29,15 +30,17 @@ struct image_io_op {
         const uint8_t *data; /* the rest that is to be written; borrowed */
         size_t bytes;
         off_t offset;
-        void *owner; /* the caller's own */
-        uint32_t id; /* likewise */
-        int result;  /* when it is complete: 0 or -errno */
+        void *owner;     /* the caller's own */
+        uint32_t id;     /* likewise */
+        bool is_retried; /* without O_DIRECT */
+        int result;      /* when it is complete: 0 or -errno */
         struct image_io_op *next;
 };
 
 struct image_io {
         struct io_uring ring;
         bool has_ring;
+        bool is_checked;    /* the ring is right for the filesystem of the first operation */
         unsigned in_flight; /* operations that were queued and have not been handed back by image_io_wait() */
         struct image_io_op *free;
         struct image_io_op *complete;

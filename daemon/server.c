@@ -33,6 +33,7 @@ struct server {
         const struct server_method *methods; /* borrowed */
         void *context;
         struct quota *quota; /* owned, as are the following */
+        struct gate *gate;
         struct event *accept;
         struct event *accept_retry; /* a timer, pending while there is no descriptor for new connections */
         int listen_fd;
@@ -122,7 +123,8 @@ static int add_session(struct server *server, int fd, const struct socket_peer *
         if (!server_session)
                 return -ENOMEM;
         server_session->server = server;
-        r = session_new(server->base, fd, peer, user, &session_owner, server_session, &server_session->session);
+        r = session_new(server->base, fd, server->gate, peer, user, &session_owner, server_session,
+                        &server_session->session);
         if (r < 0) {
                 free(server_session);
                 return r;
@@ -270,7 +272,7 @@ int server_new(struct event_base *base, const struct server_config *config, cons
         server->context = context;
         server->listen_fd = -1;
         LIST_INIT(&server->sessions);
-        if (quota_new(limits, &server->quota) < 0) {
+        if (quota_new(limits, &server->quota) < 0 || gate_new(&server->gate) < 0) {
                 r = error_set(error, ERROR_INTERNAL, "out of memory");
         } else if (config->listen_fd >= 0) {
                 r = check_socket(config->listen_fd, error);
@@ -321,6 +323,7 @@ void server_free(struct server *server) {
         server_stop(server);
         while ((server_session = LIST_FIRST(&server->sessions)))
                 ended(server_session, server_session->session);
+        gate_free(server->gate);
         quota_free(server->quota);
         free(server);
 }

@@ -15,6 +15,7 @@ struct session {
         struct varlink *varlink; /* owned, and with it the socket */
         struct event *io;        /* edge-triggered, always pending: what is not read now is not told again */
         struct event *resume;    /* a timer of zero, for going on in the next turn of the loop */
+        struct gate *gate;       /* borrowed */
         struct socket_peer peer;
         struct quota_user *user; /* a reference, charged with one session and with the following */
         size_t charged_bytes;
@@ -160,12 +161,19 @@ static void on_event(evutil_socket_t fd, short events, void *data) {
         session_run(data);
 }
 
-int session_new(struct event_base *base, int fd, const struct socket_peer *peer, struct quota_user *user,
-                const struct session_owner *owner, void *owner_data, struct session **ret) {
+static ssize_t receive(void *data, int fd, struct msghdr *header) {
+        struct session *session = data;
+
+        return gate_receive(session->gate, session->peer.uid, fd, header);
+}
+
+int session_new(struct event_base *base, int fd, struct gate *gate, const struct socket_peer *peer,
+                struct quota_user *user, const struct session_owner *owner, void *owner_data, struct session **ret) {
         struct session *session = calloc(1, sizeof(*session));
 
         if (!session)
                 return -ENOMEM;
+        session->gate = gate;
         session->peer = *peer;
         session->owner = owner;
         session->owner_data = owner_data;
@@ -176,6 +184,7 @@ int session_new(struct event_base *base, int fd, const struct socket_peer *peer,
                 session_free(session);
                 return -ENOMEM;
         }
+        varlink_set_receive(session->varlink, receive, session);
         session->user = user;
         *ret = session;
         return 0;

@@ -16,6 +16,7 @@
 
 #include "common/socket.h"
 #include "daemon/call.h"
+#include "daemon/gate.h"
 #include "daemon/quota.h"
 
 struct session;
@@ -29,13 +30,14 @@ struct session_owner {
 /**
  * session_new() - serve a connection
  * @fd: the connected socket; consumed on success
+ * @gate: by which descriptors come in; borrowed
  * @user: the peer's account, which has been charged with this session; the reference and the charge are taken over on
  *        success
  *
  * The base must tell closed peers early and edges (EV_FEATURE_EARLY_CLOSE, EV_FEATURE_ET). Return: 0 or -ENOMEM.
  */
-int session_new(struct event_base *base, int fd, const struct socket_peer *peer, struct quota_user *user,
-                const struct session_owner *owner, void *owner_data, struct session **ret);
+int session_new(struct event_base *base, int fd, struct gate *gate, const struct socket_peer *peer,
+                struct quota_user *user, const struct session_owner *owner, void *owner_data, struct session **ret);
 
 /** session_free() - close the connection; a call in progress learns that its caller is gone. NULL is allowed. */
 void session_free(struct session *session);

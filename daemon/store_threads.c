@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "daemon/fdtable.h"
 
 struct call_queue {
         struct store_call *head;
@@ -161,32 +161,14 @@ static void root_loop(struct store_threads *threads) {
         pthread_mutex_unlock(&threads->lock);
 }
 
-static int close_all_but(int first, int second) {
-        unsigned low = (unsigned) (first < second ? first : second),
-                 high = (unsigned) (first < second ? second : first);
-
-        if ((low > 3 && close_range(3, low - 1, 0) < 0) || (high > low + 1 && close_range(low + 1, high - 1, 0) < 0) ||
-            close_range(high + 1, ~0u, 0) < 0)
-                return -errno;
-        return 0;
-}
-
-/*
- * The copies of the process's descriptors go as well: one of the listening socket, say, would keep a new daemon from
- * binding for as long as a thread of this one waits for a disk.
- */
-static int root_isolate(struct store_threads *threads) {
-        if (unshare(CLONE_FILES) < 0)
-                return -errno;
-        return close_all_but(threads->done_fd, threads->channel_store);
-}
-
 static void *root_main(void *data) {
         struct store_threads *threads = data;
         pthread_t short_thread;
 
         pthread_setname_np(pthread_self(), "store");
-        threads->start_error = root_isolate(threads);
+        /* A copy of the listening socket, say, would keep a new daemon from binding for as long as a thread of this one
+         * waits for a disk. */
+        threads->start_error = fdtable_isolate(threads->done_fd, threads->channel_store);
         if (!threads->start_error)
                 threads->start_error = -pthread_create(&short_thread, NULL, short_main, threads);
         if (threads->start_error) {

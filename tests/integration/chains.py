@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Chains of increments, and programs whose memory changes only when they are told."""
 
-import shutil
 import subprocess
 import tempfile
-
 
 MIB_PAGES = 256
 
@@ -15,17 +13,6 @@ def start(lab, tracking="sync", **options):
     lab.json("tracking", "d", tracking)
     writer.wait_progress(100)
     return writer
-
-
-def check_member(lab, writer, snapshot, at_least, at_most):
-    """Restore a snapshot, whatever it builds on, and prove that it is one cut."""
-    directory = tempfile.mkdtemp(prefix="restored-", dir=lab.directory)
-    restored = lab.json("restore", snapshot["snapshot"], "--output", directory + "/x")
-    by_size = {region["bytes"]: region["path"] for region in restored["regions"]}
-    try:
-        return lab.check(writer, [by_size[region["bytes"]] for region in writer.regions], at_least, at_most)
-    finally:
-        shutil.rmtree(directory)
 
 
 class Chain:
@@ -50,7 +37,7 @@ class Chain:
     def prove(self):
         for snapshot, at_least, at_most in self.members:
             self.lab.cli("verify", snapshot["snapshot"])
-            check_member(self.lab, self.writer, snapshot, at_least, at_most)
+            self.lab.check_restored(self.writer, snapshot["snapshot"], at_least, at_most)
 
 
 # A program whose memory changes only when it is told to.

@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from disk import Disk, DiskUnavailable
+from disk import Disk, DiskUnavailable, FaultyFilesystem
 from harness import LIVESNAP, LIVESNAPD, Lab
 
 HUGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -53,9 +53,9 @@ def disk(bare_lab):
     """A function that makes a filesystem of a size in bytes, or skips the test."""
     disks = []
 
-    def make(size_bytes, kind="ext4"):
+    def make(size_bytes, kind="ext4", make_disk=Disk):
         try:
-            disks.append(Disk(bare_lab.directory, size_bytes, kind))
+            disks.append(make_disk(bare_lab.directory, size_bytes, kind))
         except DiskUnavailable as error:
             pytest.skip(f"no filesystem on a loop device: {error}")
         return disks[0]
@@ -68,6 +68,21 @@ def disk(bare_lab):
     finally:
         for made in disks:
             made.close()
+
+
+@pytest.fixture
+def faulty(bare_lab):
+    """A filesystem in user space that fails as the test wants it."""
+    try:
+        made = FaultyFilesystem(bare_lab.directory)
+    except DiskUnavailable as error:
+        pytest.skip(f"no filesystem in user space: {error}")
+    yield made
+    made.become("well")  # or what the lab stops would wait for it
+    try:
+        bare_lab.close()
+    finally:
+        made.close()
 
 
 @pytest.fixture

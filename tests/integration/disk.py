@@ -8,6 +8,8 @@ import re
 import subprocess
 import tempfile
 
+from harness import PROGRAMS
+
 BLKIO = "/sys/fs/cgroup/blkio"
 
 
@@ -40,10 +42,13 @@ class Disk:
         with open(self.image, "wb") as image:
             image.truncate(size_bytes)
         try:
-            run(*KINDS[kind], self.image)
-            run("mount", "-o", "loop", self.image, self.path)
+            self._mount(kind)
         except (OSError, subprocess.CalledProcessError) as error:
             raise DiskUnavailable(getattr(error, "stderr", str(error))) from None
+
+    def _mount(self, kind):
+        run(*KINDS[kind], self.image)
+        run("mount", "-o", "loop", self.image, self.path)
 
     def free_bytes(self):
         state = os.statvfs(self.path)
@@ -88,3 +93,55 @@ class Disk:
             run("umount", self.path)
         if self.cgroup:
             self.cgroup.rmdir()
+
+
+class MappedDisk(Disk):
+    """The same on a device of the device mapper, which can be told to fail."""
+
+    def _mount(self, kind):
+        if not os.path.exists("/dev/mapper/control"):
+            raise DiskUnavailable("the kernel has no device mapper")
+        self.loop = run("losetup", "--find", "--show", self.image)
+        self.name = f"livesnap-test-{os.getpid()}"
+        self.sectors = os.stat(self.image).st_size // 512
+        run("dmsetup", "create", self.name, "--table", f"0 {self.sectors} linear {self.loop} 0")
+        run(*KINDS[kind], f"/dev/mapper/{self.name}")
+        run("mount", f"/dev/mapper/{self.name}", self.path)
+
+    def fail(self):
+        """Every request fails from now on."""
+        run("dmsetup", "suspend", "--noflush", self.name)
+        run("dmsetup", "load", self.name, "--table", f"0 {self.sectors} error")
+        run("dmsetup", "resume", self.name)
+
+    def close(self):
+        super().close()
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run("dmsetup", "remove", "--force", self.name)
+            run("losetup", "--detach", self.loop)
+
+
+class FaultyFilesystem:
+    """A filesystem in user space, mounted at `path`, that fails as a test wants it: see tests/programs/faulty-fs.c."""
+
+    def __init__(self, directory):
+        self.path = pathlib.Path(directory) / "faulty"
+        shown = pathlib.Path(directory) / "shown"
+        for made in (self.path, shown):
+            made.mkdir()
+        try:
+            self.process = subprocess.Popen([PROGRAMS / "faulty-fs", shown, self.path], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+        except FileNotFoundError:
+            raise DiskUnavailable("faulty-fs is not built: libfuse3-dev is missing") from None
+        if self.process.stdout.readline() != "ok\n":
+            raise DiskUnavailable(self.process.communicate()[1].strip())
+
+    def become(self, fault):
+        self.process.stdin.write(fault + "\n")
+        assert self.process.stdout.readline() == "ok\n"
+
+    def close(self):
+        """Whoever waits for it goes on."""
+        self.process.stdin.close()
+        self.process.wait(30)

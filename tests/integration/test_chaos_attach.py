@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import open_descriptors, wait_until
+from harness import PATIENCE_S, open_descriptors, wait_until
 from unruly import Unruly
 
 PAGES = 1024
@@ -89,7 +89,7 @@ def test_client_dies_during_attach(lab):
             time.sleep(chance.uniform(0, 0.2))
         finally:
             client.close()
-        assert attach.wait(30) in (0, 1), attach.stderr.read()
+        assert attach.wait(PATIENCE_S) in (0, 1), attach.stderr.read()
         wait_until(lambda: lab.json("domains") == [], "end of the domain")
 
 
@@ -102,7 +102,7 @@ def test_daemon_dies_during_attach(bare_lab, built):
             attach = bare_lab.cli_start(*attach_arguments(client))
             time.sleep(chance.uniform(0, 0.2))
             bare_lab.daemon.kill()
-            assert attach.wait(30) in (0, 1), attach.stderr.read()
+            assert attach.wait(PATIENCE_S) in (0, 1), attach.stderr.read()
             assert client.pid not in userfaultfd_holders()
             assert_well(client)
         finally:
@@ -135,7 +135,7 @@ def test_two_snapshots_of_one_domain(lab):
     lab.wait_drain()
     second = lab.cli("snapshot", "d", "--name", "second", check=False)
     assert second.status == 1 and "snapshot" in second.stderr
-    assert first.wait(30) == 0
+    assert first.wait(PATIENCE_S) == 0
     assert [snapshot["snapshot"] for snapshot in lab.json("list")] == ["d/first"]
     lab.prove_snapshot(writer)
 
@@ -149,7 +149,7 @@ def test_cancel_at_random_moments(lab):
         time.sleep(chance.uniform(0, 0.5))
         for job in lab.running_jobs():
             lab.cli("cancel", job["job"], check=False)
-        status = snapshot.wait(30)
+        status = snapshot.wait(PATIENCE_S)
         writer.wait_progress(1000)
         assert [s["snapshot"] for s in lab.json("list")] == ([f"d/s{attempt}"] if status == 0 else [])
         if status == 0:

@@ -246,10 +246,16 @@ def test_signals_in_threads_that_fault(bare_lab, unruly):
     assert assert_followed_or_refused(bare_lab, snapshot, "never") == "followed"
 
 
+def start_impatient_daemon(lab):
+    """With the bound of the hold that users have."""
+    lab.start_daemon("--pool-size", "8M", "--max-hold", 250)
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_flood_of_advice(bare_lab, unruly, threads):
     """Each call makes the kernel refuse to arm and to disarm (EAGAIN) for a moment. The cut is made or is given up in
     time; neither the flooding threads nor others are kept."""
+    start_impatient_daemon(bare_lab)
     attach(bare_lab, unruly)
     unruly.do(f"flood {threads}")
     for _ in range(3):
@@ -271,6 +277,7 @@ def test_flood_of_advice(bare_lab, unruly, threads):
 
 def test_storm_of_forks(bare_lab, unruly):
     """A child that is forked in the hold is part of the cut, or the hold ends in time."""
+    start_impatient_daemon(bare_lab)
     attach(bare_lab, unruly)
     unruly.do("storm 4")
     for _ in range(3):

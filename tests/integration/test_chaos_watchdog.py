@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import thread_states, wait_until
+from harness import PATIENCE_S, thread_states, wait_until
 
 # A busy machine may keep the main loop from its core for a second or two.
 PATIENCE_US = 4_000_000
@@ -86,9 +86,9 @@ def stop_one_thread(tid):
 
 
 def assert_killed_and_free(lab, writer, command):
-    assert lab.supervisor.has_killed.wait(30), "a daemon that hangs went on feeding the watchdog"
+    assert lab.supervisor.has_killed.wait(PATIENCE_S), "a daemon that hangs went on feeding the watchdog"
     writer.wait_progress(1000)
-    assert command.wait(30) == 1
+    assert command.wait(PATIENCE_S) == 1
     lab.daemon.kill()
     lab.start_daemon(store=lab.daemon.store)
     assert lab.json("list") == [] and lab.is_store_clean()
@@ -123,7 +123,7 @@ def test_fault_thread_that_hangs(supervised):
     tid = fault_thread(supervised.daemon)
     stop_one_thread(tid)
     wait_until(lambda: waits_for_us(writer), "wait of a thread for a fault thread that hangs")
-    assert supervised.supervisor.has_killed.wait(30), "the main loop spoke for a fault thread that hangs"
+    assert supervised.supervisor.has_killed.wait(PATIENCE_S), "the main loop spoke for a fault thread that hangs"
     os.waitpid(tid, P_WALL)  # a thread that is traced is gone when its tracer knows
     assert_killed_and_free(supervised, writer, command)
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from harness import LIVESNAP, Failure, wait_until
+from harness import PATIENCE_S, Failure, lateness_s, wait_until
+from memory import MemoryCgroup, MemoryUnavailable
 
 PAGES = 16384
 GIB = 1 << 30
@@ -44,13 +45,12 @@ def assert_next_daemon_works(lab, store):
 def test_sigkill_of_the_daemon(draining):
     writer, store = draining.writer, draining.daemon.store
     os.kill(draining.daemon.pid, signal.SIGKILL)
-    start = time.monotonic()
     waited = writer.wait_progress(100)
     # The poll itself and two busy cores take time too; a client that hangs takes for ever.
-    assert waited < end_grace_s(writer) + 0.15, f"the client stood still for {waited * 1000:.0f} ms"
-    assert draining.command.wait(10) == 1
+    allowed = end_grace_s(writer) + 0.15 + 10 * lateness_s()
+    assert waited < allowed, f"the client stood still for {waited * 1000:.0f} ms of {allowed * 1000:.0f}"
+    assert draining.command.wait(PATIENCE_S) == 1
     draining.daemon.kill()
-    assert time.monotonic() - start < 10
     assert_next_daemon_works(draining, store)
 
 
@@ -63,8 +63,8 @@ def test_sigkill_at_any_moment(lab, delay_ms):
     command = lab.cli_start("snapshot", "d", "--name", "s")
     time.sleep(delay_ms / 1000)
     lab.daemon.kill()
-    lab.writer.wait_progress(1000, timeout_s=5)
-    command.wait(10)
+    lab.writer.wait_progress(1000, timeout_s=PATIENCE_S)
+    command.wait(PATIENCE_S)
     lab.start_daemon(store=store)
     assert lab.is_store_clean()
     for listed in lab.json("list"):
@@ -76,8 +76,8 @@ def test_sigkill_at_any_moment(lab, delay_ms):
 def test_sigterm_of_the_daemon(draining):
     writer, store = draining.writer, draining.daemon.store
     assert draining.daemon.terminate() == 0
-    writer.wait_progress(1000, timeout_s=5)
-    assert draining.command.wait(10) == 1
+    writer.wait_progress(1000, timeout_s=PATIENCE_S)
+    assert draining.command.wait(PATIENCE_S) == 1
     assert draining.command.stderr.read().strip()
     assert_next_daemon_works(draining, store)
 
@@ -86,14 +86,14 @@ def test_detach_during_a_snapshot(draining):
     """Either the detach is refused as busy, or it ends the snapshot; in no case is anything half-done visible."""
     result = draining.cli("detach", "d", check=False)
     if result.status == 0:
-        assert draining.command.wait(30) == 1
+        assert draining.command.wait(PATIENCE_S) == 1
         assert draining.json("domains") == []
         assert draining.json("list") == []
     else:
         assert "d" in result.stderr
         job, = draining.running_jobs()
         draining.cli("cancel", job["job"])
-        assert draining.command.wait(30) == 1
+        assert draining.command.wait(PATIENCE_S) == 1
     draining.writer.wait_progress(1000)
     wait_until(draining.is_store_clean, "removal of the work")
 
@@ -105,8 +105,39 @@ def test_one_process_dies_during_a_snapshot(draining):
     draining.writer.wait_progress(1000)
     assert [j["job"] for j in draining.running_jobs()] == [job["job"]]
     draining.cli("cancel", job["job"])
-    draining.command.wait(30)
+    draining.command.wait(PATIENCE_S)
     draining.prove_snapshot(draining.writer)
+
+
+@pytest.fixture
+def narrow():
+    """A memory cgroup of 64 MiB."""
+    try:
+        made = MemoryCgroup(64 << 20)
+    except MemoryUnavailable as error:
+        pytest.skip(f"no memory cgroup: {error}")
+    yield made
+    made.close()
+
+
+def test_oom_killer_takes_one_of_two_processes(narrow, lab):
+    """In the middle of a snapshot: the other goes on, and what was cut is published."""
+    # With one thread for each process none is killed while it keeps the other from writing.
+    writer = lab.start_writer(processes=2, pages=PAGES // 2)
+    lab.attach(writer)
+    at_least = writer.completed
+    command = lab.cli_start("snapshot", "d", "--name", "s", "--max-rate", 16 << 20)
+    lab.wait_drain()
+    at_most = writer.issued
+    narrow.add(writer.children[0])
+    writer.command("eat")
+    writer.children.pop()
+    assert narrow.kills() == 1
+    writer.wait_progress(1000)
+    assert command.wait(60) == 0, command.stderr.read()
+    lab.check(writer, lab.images(writer, {"snapshot": "d/s"}), at_least, at_most)
+    lab.cli("verify", "d/s")
+    lab.prove_snapshot(writer)
 
 
 def test_all_processes_die_during_a_snapshot(lab):
@@ -142,7 +173,8 @@ def test_writes_are_short_during_a_snapshot(lab):
     lab.attach(writer)
     writer.worst_us()
     lab.prove_snapshot(writer, "--max-rate", 4 << 20)
-    assert writer.worst_us() < 1_000_000
+    worst_us = writer.worst_us()
+    assert worst_us < 1_000_000 + 10e6 * lateness_s()
 
 
 def test_content_that_is_removed_fails_the_snapshot(lab):

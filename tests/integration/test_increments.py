@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from chains import MIB_PAGES, Chain, Victim, check_member, start
+from chains import MIB_PAGES, Chain, Victim, start
 from harness import Failure
 
 MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "6"))
@@ -176,8 +176,8 @@ def test_oracle_would_find_a_missing_page(lab):
     snapshot = chain.increment()
     full, at_least, at_most = chain.members[0]
     with pytest.raises(Failure):
-        check_member(lab, writer, full, *chain.members[1][1:])
-    assert check_member(lab, writer, snapshot, *chain.members[1][1:]) > at_least <= at_most
+        lab.check_restored(writer, full["snapshot"], *chain.members[1][1:])
+    assert lab.check_restored(writer, snapshot["snapshot"], *chain.members[1][1:]) > at_least <= at_most
 
 
 @pytest.fixture(params=["sync", "async"])

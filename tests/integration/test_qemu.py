@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BUILD, ROOT, wait_until
+from harness import BUILD, PATIENCE_S, ROOT, wait_until
 
 sys.path.insert(0, str(ROOT / "tests/guest"))
 from guest import QEMU, Guest, build_image  # noqa: E402
@@ -142,7 +142,7 @@ def test_guest_goes_on_when_the_daemon_is_killed_in_a_snapshot(start_guest, lab)
     guest.wait_reports(2)
     assert snapshot.poll() is None, "the snapshot did not last until the kill"
     lab.daemon.kill()
-    assert snapshot.wait(10) == 1
+    assert snapshot.wait(PATIENCE_S) == 1
     snapshot.communicate()
 
     reports = guest.wait_reports(10, timeout_s=10)

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from harness import BUILD, LIVESNAP, ROOT, Connection, wait_until
-from chains import Chain, Victim, check_member, start
+from chains import Chain, Victim, start
 
 ROUNDS = int(os.environ.get("LIVESNAP_UPKEEP_ROUNDS", "20"))
 LONG = int(os.environ.get("LIVESNAP_LONG_CHAIN", "50"))
@@ -56,7 +56,7 @@ def prove(lab, writer, chain, verify=True):
             continue
         if verify:
             lab.cli("verify", snapshot["snapshot"])
-        check_member(lab, writer, snapshot, at_least, at_most)
+        lab.check_restored(writer, snapshot["snapshot"], at_least, at_most)
     return listed
 
 
@@ -76,7 +76,8 @@ def test_members_in_the_middle_of_a_long_chain(lab):
             assert shown[figure] == taken[figure], figure
         assert "is whole already" in lab.cli("compact", f"d/m{i}").stdout
     assert len(deltas(lab)) == LONG - 3
-    check_member(lab, writer, *chain.members[LONG])
+    full, at_least, at_most = chain.members[LONG]
+    lab.check_restored(writer, full["snapshot"], at_least, at_most)
     deleted = lab.json("delete", "--fold", f"d/m{LONG // 2}")
     assert deleted["folded"] == [f"m{LONG // 2 + 1}"]
     report = lab.json("prune", "d", "--keep-last", LONG // 2)
@@ -308,7 +309,7 @@ def test_readers_go_on_while_the_chain_is_kept_up(lab):
         for snapshot, at_least, at_most in (chain.members[2], chain.members[6]):
             lab.cli("verify", snapshot["snapshot"])
             lab.cli("show", snapshot["snapshot"])
-            check_member(lab, writer, snapshot, at_least, at_most)
+            lab.check_restored(writer, snapshot["snapshot"], at_least, at_most)
             looked += 1
         assert {"m2", "m4", "m6"} <= set(names(lab))
     assert upkeep.returncode == 0
@@ -420,7 +421,7 @@ def test_watch_takes_and_prunes(lab, watch):
     assert all(0.5 < later - earlier for earlier, later in zip(times, times[1:]))
     assert len(names(lab)) <= 4
     for snapshot in lab.json("list", "d"):
-        check_member(lab, writer, snapshot, 0, writer.issued)
+        lab.check_restored(writer, snapshot["snapshot"], 0, writer.issued)
 
 
 def test_watch_says_what_is_wrong_and_goes_on(lab, watch):

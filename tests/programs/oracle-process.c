@@ -112,6 +112,18 @@ static void note_duration(struct writer_control *control, uint64_t ns) {
                 ;
 }
 
+/* The lock is not held here, so that the others can go on afterwards where this is the only thread of its process. */
+static void __attribute__((noreturn)) eat_memory(void) {
+        const size_t bytes = 1 << 20;
+
+        for (;;) {
+                char *memory = malloc(bytes);
+
+                if (memory)
+                        memset(memory, 0xff, bytes);
+        }
+}
+
 static void *worker_write(void *argument) {
         struct worker *worker = argument;
         const struct writer_options *options = worker->writer->options;
@@ -120,6 +132,8 @@ static void *worker_write(void *argument) {
         while (!worker_must_end(worker)) {
                 uint64_t start_ns;
 
+                if (control->eat[worker->process])
+                        eat_memory();
                 if (control->paused) {
                         sleep_ns(IDLE_NS);
                         continue;

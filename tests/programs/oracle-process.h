@@ -43,7 +43,8 @@ struct writer_control {
         _Atomic bool paused;
         _Atomic bool stop;
         _Atomic bool leave[PROCESSES_MAX];
-        _Atomic unsigned n_ready; /* processes whose memory may be written from now on */
+        _Atomic bool eat[PROCESSES_MAX]; /* take memory until somebody puts an end to it */
+        _Atomic unsigned n_ready;        /* processes whose memory may be written from now on */
         /* The longest that one batch of writes took since somebody last asked. */
         _Atomic uint64_t worst_ns;
         _Atomic uint64_t zaps[MEMORY_ZAP_MAX];

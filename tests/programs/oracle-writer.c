@@ -11,6 +11,7 @@
  *   pause, resume
  *   fork         one process more, forked from this one
  *   leave        the youngest process ends
+ *   eat          the youngest process, which must have one thread only, takes memory until it is killed
  *   remap        every region's first mapping moves
  *   punch PAGE   the content of one page of the first region is removed
  *   stop         {"event": "result", "total", "intact": whether memory is exactly what was written, ...}, and it ends
@@ -96,15 +97,15 @@ static int remap_all(struct writer *writer) {
         return r;
 }
 
-static int leave_one(struct writer *writer) {
+static int end_one(struct writer *writer, _Atomic bool *how) {
         unsigned process = writer->n_processes - 1;
 
         if (process == 0)
                 return -ECHILD;
-        writer->control->leave[process] = true;
+        how[process] = true;
         if (waitpid(writer->processes[process], NULL, 0) < 0)
                 return -errno;
-        writer->control->leave[process] = false;
+        how[process] = false;
         writer->n_processes--;
         return 0;
 }
@@ -136,7 +137,9 @@ static bool run_command(struct writer *writer, const char *command) {
         } else if (strcmp(command, "fork") == 0) {
                 say_return(writer_fork(writer, false));
         } else if (strcmp(command, "leave") == 0) {
-                say_return(leave_one(writer));
+                say_return(end_one(writer, control->leave));
+        } else if (strcmp(command, "eat") == 0) {
+                say_return(end_one(writer, control->eat));
         } else if (strcmp(command, "remap") == 0) {
                 say_return(remap_all(writer));
         } else if (strncmp(command, "punch ", 6) == 0) {

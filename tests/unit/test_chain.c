@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 
 #include "common/checksum.h"
 #include "common/cleanup.h"
+#include "common/delta.h"
 #include "daemon/image_writer.h"
 #include "daemon/store_layers.h"
 #include "snapshot_fixture.h"
@@ -293,6 +296,76 @@ static void test_flipped_bits_are_found(void **state) {
         assert_int_equal(fixture_verify(s->store, "vm", "m2", &error), 0);
 }
 
+/* A copy of a file of the store in memory, where it takes no time to be changed; -1: there is none. */
+static int copy_file(const struct state *s, const char *name) {
+        char *path;
+        int from, to = memfd_create(name, MFD_CLOEXEC);
+        struct stat status;
+
+        assert_true(asprintf(&path, "%s/vm/%s", s->directory, name) > 0);
+        from = open(path, O_RDONLY | O_CLOEXEC);
+        free(path);
+        if (from < 0) {
+                close(to);
+                return -1;
+        }
+        assert_int_equal(fstat(from, &status), 0);
+        assert_int_equal(sendfile(to, from, NULL, (size_t) status.st_size), status.st_size);
+        close(from);
+        return to;
+}
+
+static void flip_copy(int fd, uint64_t bit) {
+        uint8_t byte;
+
+        assert_int_equal(pread(fd, &byte, 1, (off_t) (bit / 8)), 1);
+        byte ^= (uint8_t) (1 << bit % 8);
+        assert_int_equal(pwrite(fd, &byte, 1, (off_t) (bit / 8)), 1);
+}
+
+static bool go_on(void *data, uint64_t offset) {
+        return true;
+}
+
+/* Each bit of @file from the first on, @step apart, is missed by nobody. */
+static void flip_each(const struct manifest *manifest, int pages, int map, int file, uint64_t step) {
+        struct error error = { 0 };
+        struct stat status;
+
+        assert_int_equal(fstat(file, &status), 0);
+        assert_int_equal(delta_verify(manifest, 0, pages, map, go_on, NULL, &error), 0);
+        for (uint64_t bit = 0; bit < (uint64_t) status.st_size * 8; bit += step) {
+                flip_copy(file, bit);
+                if (delta_verify(manifest, 0, pages, map, go_on, NULL, &error) == 0)
+                        fail_msg("bit %llu of the %s", (unsigned long long) bit, file == map ? "map" : "pages");
+                flip_copy(file, bit);
+        }
+        assert_int_equal(delta_verify(manifest, 0, pages, map, go_on, NULL, &error), 0);
+}
+
+/* Every bit of a map, and of its pages every 61st, which is each bit of a byte in turn, and bytes of all places. */
+static void test_every_flipped_bit_of_a_delta_is_found(void **state) {
+        struct state *s = *state;
+        struct manifest *manifest = NULL;
+        struct error error = { 0 };
+        int pages, map, file;
+
+        take(s, 0, false);
+        take(s, 1, false);
+        pages = copy_file(s, "m1/ram.pages");
+        map = copy_file(s, "m1/ram.map");
+        file = copy_file(s, "m1/manifest.json");
+        if (pages < 0 || map < 0) /* the filesystem shares, so there are no deltas */
+                skip();
+        assert_int_equal(manifest_read(file, &manifest, &error), 0);
+        flip_each(manifest, pages, map, map, 1);
+        flip_each(manifest, pages, map, pages, 61);
+        manifest_free(manifest);
+        close(pages);
+        close(map);
+        close(file);
+}
+
 static void test_unfit_parents(void **state) {
         struct state *s = *state;
         uint8_t other[16] = { 1 };
@@ -535,6 +608,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_folding_that_fails_changes_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_each_member_is_what_it_was, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_flipped_bits_are_found, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_every_flipped_bit_of_a_delta_is_found, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_unfit_parents, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_parent_that_vanishes, setup, teardown),
         };

@@ -498,6 +498,12 @@ static void test_advance(void **state) {
         assert_int_equal(op.result, -EIO);
         assert_false(image_io_advance(&op, -ENOSPC));
         assert_int_equal(op.result, -ENOSPC);
+        /* O_DIRECT is left, once. */
+        op.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        assert_true(image_io_advance(&op, -EINVAL));
+        assert_false(image_io_advance(&op, -EINVAL));
+        assert_int_equal(op.result, -EINVAL);
+        close(op.fd);
         op.kind = IMAGE_IO_FSYNC;
         assert_false(image_io_advance(&op, 0));
         assert_int_equal(op.result, 0);
