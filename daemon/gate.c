@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "daemon/cgroup.h"
 #include "daemon/fdtable.h"
 
 #define GATE_FDS_MAX 64
@@ -67,6 +68,9 @@ static bool is_ours(int fd) {
                 return true;
         /* Only shmem and hugetlbfs know seals, and neither does anything when a descriptor is closed. */
         if (fcntl(fd, F_GET_SEALS) >= 0)
+                return true;
+        /* For the freezer of a cgroup; nothing is asked when it is closed. */
+        if (cgroup_identify(fd) != CGROUP_NONE)
                 return true;
         snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
         n = readlink(path, target, sizeof(target) - 1);

@@ -11,11 +11,12 @@
  * the other, and those behind the one that hangs stay open.
  *
  * So a message with descriptors is received by a thread of its own, with a table of its own that has nothing else in
- * it. The thread passes on what can be nothing but what we ask for, memory objects and userfaultfds, whose close()
- * asks nobody, and what is only the path of something (O_PATH), which is not asked either. Of everything else the
- * receiver gets an eventfd in its place, so that numbers stay as the sender has them and whoever looks says what is
- * wrong. The thread ends by closing the rest. If that hangs, it hangs alone: the process goes on, and where it is
- * killed nobody else's descriptors are in that table. Only the process itself is not gone until the filesystem answers.
+ * it. The thread passes on what can be nothing but what we ask for, memory objects, userfaultfds and files of
+ * cgroups, whose close() asks nobody, and what is only the path of something (O_PATH), which is not asked either. Of
+ * everything else the receiver gets an eventfd in its place, so that numbers stay as the sender has them and whoever
+ * looks says what is wrong. The thread ends by closing the rest. If that hangs, it hangs alone: the process goes on,
+ * and where it is killed nobody else's descriptors are in that table. Only the process itself is not gone until the
+ * filesystem answers.
  *
  * Who has too many threads hanging that way is disconnected. Main thread only.
  */

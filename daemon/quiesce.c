@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -13,13 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "daemon/cgroup.h"
 #include "daemon/clock.h"
-#include "daemon/log.h"
 
 #define QUIESCE_LOOK_NS (100 * NSEC_PER_USEC)
 
@@ -66,64 +64,18 @@ void quiesce_set_way(struct quiesce *quiesce, enum quiesce_way way) {
  * The freezer
  */
 
-/* Where the descriptor leads, if that ends with this name; @ret is then without it. */
-static bool freezer_directory(int fd, const char *name, char ret[static PATH_MAX]) {
-        char link[64];
-        size_t length = strlen(name);
-        ssize_t n;
-
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        n = readlink(link, ret, PATH_MAX - 1);
-        if (n <= (ssize_t) length)
-                return false;
-        ret[n] = '\0';
-        if (strcmp(ret + n - length, name))
-                return false;
-        ret[n - (ssize_t) length] = '\0';
-        return true;
-}
-
-/* The path of a directory below the mount point of its hierarchy. */
-static bool freezer_below_mount(const char *directory, const char *type, char *ret, size_t size) {
-        char line[PATH_MAX + 512], point[PATH_MAX];
-        size_t longest = 0;
-        FILE *file = fopen("/proc/self/mountinfo", "re");
-
-        while (file && fgets(line, sizeof(line), file)) {
-                const char *separator = strstr(line, " - ");
-                char found[32];
-                size_t length;
-
-                if (!separator || sscanf(separator, " - %31s", found) != 1 || strcmp(found, type) ||
-                    sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1)
-                        continue;
-                length = strlen(point);
-                if (strncmp(directory, point, length) || (directory[length] && directory[length] != '/') ||
-                    length <= longest)
-                        continue;
-                longest = length;
-                snprintf(ret, size, "%s", directory[length] ? directory + length : "/");
-        }
-        if (file)
-                fclose(file);
-        return longest > 0;
-}
-
 int quiesce_set_cgroup(struct quiesce *quiesce, int freezer, int events, struct error *error) {
-        char directory[PATH_MAX], beside[PATH_MAX], cgroup[sizeof(quiesce->cgroup)];
-        bool v2 = freezer_directory(freezer, "/cgroup.freeze", directory), good;
-        struct statfs fs;
+        char cgroup[sizeof(quiesce->cgroup)], beside[sizeof(quiesce->cgroup)];
+        enum cgroup_version version = cgroup_identify(freezer);
+        bool good = false;
 
-        good = fstatfs(freezer, &fs) == 0 && (v2 || freezer_directory(freezer, "/freezer.state", directory)) &&
-               fs.f_type == (v2 ? CGROUP2_SUPER_MAGIC : CGROUP_SUPER_MAGIC);
-        if (good && v2)
-                good = events >= 0 && fstatfs(events, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC &&
-                       freezer_directory(events, "/cgroup.events", beside) && !strcmp(beside, directory);
-        if (good && !freezer_below_mount(directory, v2 ? "cgroup2" : "cgroup", cgroup, sizeof(cgroup)))
-                good = false;
-        if (good && !strcmp(cgroup, "/"))
-                good = false;
-        if (!good) {
+        if (version == CGROUP_V2)
+                good = cgroup_path(freezer, "cgroup.freeze", cgroup, sizeof(cgroup)) &&
+                       cgroup_identify(events) == CGROUP_V2 &&
+                       cgroup_path(events, "cgroup.events", beside, sizeof(beside)) && !strcmp(cgroup, beside);
+        else if (version == CGROUP_V1)
+                good = cgroup_path(freezer, "freezer.state", cgroup, sizeof(cgroup));
+        if (!good || !strcmp(cgroup, "/")) {
                 if (freezer >= 0)
                         close(freezer);
                 if (events >= 0)
@@ -132,12 +84,12 @@ int quiesce_set_cgroup(struct quiesce *quiesce, int freezer, int events, struct 
                                  "what should be a freezer is none: it takes cgroup.freeze and cgroup.events of one "
                                  "cgroup, or freezer.state of a hierarchy of version 1, but not of its root");
         }
-        if (!v2 && events >= 0)
+        if (version == CGROUP_V1 && events >= 0)
                 close(steal_fd(&events));
         quiesce_set_way(quiesce, QUIESCE_CGROUP);
         quiesce->freezer = freezer;
         quiesce->events = events;
-        quiesce->freezer_kind = v2 ? GUARDIAN_FREEZER_V2 : GUARDIAN_FREEZER_V1;
+        quiesce->freezer_kind = version == CGROUP_V2 ? GUARDIAN_FREEZER_V2 : GUARDIAN_FREEZER_V1;
         snprintf(quiesce->cgroup, sizeof(quiesce->cgroup), "%s", cgroup);
         return 0;
 }

@@ -415,7 +415,7 @@ static void test_parent_that_vanishes(void **state) {
         assert_int_equal(fixture_entries("%s/.work", s->directory), 0);
 }
 
-static bool go_on(void *data, uint64_t done, uint64_t total) {
+static bool note_progress(void *data, uint64_t done, uint64_t total) {
         uint64_t *last = data;
 
         assert_true(done <= total && done >= *last);
@@ -442,7 +442,7 @@ static void compact_one(struct store *store, void *data) {
 static bool compact(struct state *s, unsigned member) {
         uint64_t last = 0;
         char name[16];
-        struct folding folding = { .name = name, .progress = { go_on, &last } };
+        struct folding folding = { .name = name, .progress = { note_progress, &last } };
 
         snprintf(name, sizeof(name), "m%u", member);
         fixture_on_store(s->store, compact_one, &folding);
@@ -509,7 +509,7 @@ static void make_whole_under_readers(struct store *store, void *data) {
         CLEANUP(store_layers_close) struct store_layers layers = { 0 };
         struct reading *reading = data;
         struct store_reader guard = { 0 };
-        const struct store_progress progress = { go_on, &(uint64_t){ 0 } };
+        const struct store_progress progress = { note_progress, &(uint64_t){ 0 } };
         struct chain_reader *reader = NULL;
         int fds[2 * CHAIN_LAYERS_MAX];
         struct image_chunk chunk;
