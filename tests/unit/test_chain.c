@@ -24,6 +24,7 @@
 #define PAGES (3 * CHUNK_PAGES + 2)
 #define BYTES (PAGES * 4096ULL - 1000)
 #define MEMBERS 12
+#define MEMBERS_MAX (LIVESNAP_FORMAT_DEPTH_MAX + 2)
 
 /* What memory holds: of each page the version that was written last; 0: it is zero. */
 struct model {
@@ -34,8 +35,8 @@ struct state {
         char *directory;
         struct store *store;
         struct model now;
-        struct model members[MEMBERS];
-        uint8_t uuids[MEMBERS][16];
+        struct model members[MEMBERS_MAX];
+        uint8_t uuids[MEMBERS_MAX][16];
         uint32_t version;
 };
 
@@ -601,8 +602,29 @@ static void test_folding_that_fails_changes_nothing(void **state) {
         assert_true(compact(s, 2));
 }
 
+/* The depth that was recorded is of no matter once something below was made whole. */
+static void test_depth_is_counted(void **state) {
+        struct state *s = *state;
+        struct image_writer *writer;
+        unsigned last = LIVESNAP_FORMAT_DEPTH_MAX;
+        char name[16];
+
+        for (unsigned i = 0; i <= last; i++)
+                take(s, i, false);
+        if (!has_deltas(s))
+                skip();
+        snprintf(name, sizeof(name), "m%u", last);
+        writer = open_writer(s, "x", name, s->uuids[last]);
+        assert_non_null(strstr(image_writer_full_reason(writer), "build on one another already"));
+        image_writer_free(writer);
+        assert_true(compact(s, 1));
+        take(s, last + 1, false);
+        check_member(s, last + 1);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_depth_is_counted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_members_are_made_whole, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_readers_are_not_disturbed, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_folding_that_fails_changes_nothing, setup, teardown),
