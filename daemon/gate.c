@@ -319,7 +319,7 @@ static ssize_t receive_bytes(int socket, const struct msghdr *header, size_t byt
 }
 
 ssize_t gate_receive(struct gate *gate, uid_t uid, int socket, struct msghdr *header) {
-        bool has_fds;
+        bool has_fds = false;
         ssize_t n;
 
         assert(header->msg_iovlen == 1 && header->msg_controllen <= CMSG_SPACE(GATE_FDS_MAX * sizeof(int)));

@@ -260,9 +260,9 @@ static void *read_commands(void *data) {
                         }
         }
         set_fault(WELL);
-        fuse_exit(fuse);
-        fuse_unmount(fuse); /* wakes the loop, which would wait for its next request otherwise */
-        return NULL;
+        fuse_unmount(fuse);
+        /* With the process goes the connection, and with that whoever still waits for an answer. */
+        _exit(0);
 }
 
 int main(int argc, char **argv) {
@@ -291,7 +291,6 @@ int main(int argc, char **argv) {
         /* Each that hangs takes one. */
         fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
         r = fuse_loop_mt(fuse, config);
-        pthread_join(commands, NULL);
         fuse_destroy(fuse);
         fuse_opt_free_args(&arguments);
         fuse_loop_cfg_destroy(config);
