@@ -46,6 +46,14 @@ def wait_until(condition, what, timeout_s=PATIENCE_S, interval_s=0.01):
         time.sleep(interval_s)
 
 
+def find_one(root, pattern):
+    """The one file below a directory that fits a pattern."""
+    found = [path for path in pathlib.Path(root).rglob(pattern) if not path.is_symlink()]
+    if len(found) != 1:
+        raise Failure(f"below {root} there should be one {pattern}, not {found}")
+    return found[0]
+
+
 def read_line(stream, deadline, what):
     """One line of an unbuffered binary stream, or Failure when it does not come in time."""
     line = b""
