@@ -115,6 +115,10 @@ static int start(struct parts *parts, const struct options *options, struct erro
                 return -1;
         if (api_new(&api_config, parts->store, parts->base, &parts->api, error) < 0)
                 return -1;
+        if (!privileges_lock_memory())
+                log_info("may not lock all of its memory (RLIMIT_MEMLOCK): when memory is short, clients may have to "
+                         "wait "
+                         "until a page of the daemon has been read back");
         if (server_new(parts->base, &server_config, api_methods(), parts->api, &parts->server, error) < 0)
                 return -1;
         return watchdog_new(parts->base, answers, parts->api, &parts->watchdog, error);
