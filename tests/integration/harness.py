@@ -368,6 +368,7 @@ class Lab:
         self.daemon = None
         self._daemons = []
         self._writers = []
+        self._made_directories = []
 
     # Starting things
 
@@ -387,7 +388,9 @@ class Lab:
 
     def start_writer(self, **options):
         """A program that knows nothing of livesnap."""
-        options.setdefault("dir", tempfile.mkdtemp(prefix="livesnap-test-", dir="/dev/shm"))
+        if "dir" not in options:
+            options["dir"] = tempfile.mkdtemp(prefix="livesnap-test-", dir="/dev/shm")
+            self._made_directories.append(options["dir"])
         writer = Writer(self.directory, **options)
         self._writers.append(writer)
         return writer
@@ -493,8 +496,9 @@ class Lab:
                     thing.close()
             except Exception as failure:  # one must not keep the others from being stopped
                 failures.append(failure)
-        for writer in writers:
-            shutil.rmtree(writer.options["dir"], ignore_errors=True)
+        # Nothing that somebody else has made, whatever a writer was told to use.
+        for directory in self._made_directories:
+            shutil.rmtree(directory, ignore_errors=True)
         for daemon in daemons:
             print(f"--- stderr of livesnapd {daemon.pid}\n{daemon.stderr}", end="")
         if failures:
