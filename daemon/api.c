@@ -71,6 +71,10 @@ int api_new(const struct api_config *config, struct store *store, struct event_b
         return 0;
 }
 
+void api_set_config(struct api *api, const struct api_config *config) {
+        api->config = *config;
+}
+
 /* The work that was cancelled ends on other threads, and says so to this one, whose loop has ended. */
 static void api_wait_for_work(struct api *api) {
         while (jobs_count(api->jobs) > 0 || api->n_store_calls > 0) {

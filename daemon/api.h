@@ -33,6 +33,9 @@ struct api_config {
 int api_new(const struct api_config *config, struct store *store, struct event_base *base, struct api **ret,
             struct error *error);
 
+/** api_set_config() - for snapshots from now on; the size of the pool stays */
+void api_set_config(struct api *api, const struct api_config *config);
+
 /**
  * api_free() - end all work and take the protection off every region; NULL is allowed
  *

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/capability.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -82,4 +83,26 @@ void privileges_raise_limits(void) {
                 limit.rlim_cur = limit.rlim_max;
                 setrlimit(RLIMIT_NOFILE, &limit);
         }
+}
+
+/* Past a limit every mapping that is made later would fail. */
+static bool may_lock_all(void) {
+        cap_flag_value_t value = CAP_CLEAR;
+        cap_t have = cap_get_proc();
+        struct rlimit limit;
+
+        if (have)
+                (void) cap_get_flag(have, CAP_IPC_LOCK, CAP_EFFECTIVE, &value);
+        cap_free(have);
+        return value == CAP_SET || (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY);
+}
+
+bool privileges_lock_memory(void) {
+        if (!may_lock_all())
+                return false;
+        /*
+         * Code too: a page of it that was dropped would have to be read from a disk while a client waits. What is
+         * mapped later, such as the stacks of threads, is locked as far as it is used.
+         */
+        return mlockall(MCL_CURRENT) == 0 && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
 }

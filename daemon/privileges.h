@@ -20,4 +20,12 @@ int privileges_reduce(bool *ret_can_trace, struct error *error);
 /** privileges_raise_limits() - as many descriptors as the hard limit allows: clients send some for each process */
 void privileges_raise_limits(void);
 
+/**
+ * privileges_lock_memory() - keep all memory of the daemon, what it will have included, from reclaim and swap
+ *
+ * To be called when what tests the kernel with memory of its own has run: locked memory cannot be reclaimed for a test.
+ * Return: whether that was allowed (RLIMIT_MEMLOCK, CAP_IPC_LOCK) and done.
+ */
+bool privileges_lock_memory(void);
+
 #endif

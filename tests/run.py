@@ -28,6 +28,7 @@ def parse_arguments():
     parser.add_argument("-k", metavar="EXPR")
     parser.add_argument("--kernels", nargs="?", const="ordinary", metavar="WHICH")
     parser.add_argument("--kernels-table", metavar="FILE")
+    parser.add_argument("--packages", action="store_true")
     return parser.parse_args()
 
 
@@ -93,10 +94,10 @@ def run_meson_tests():
     return outcomes
 
 
-def run_pytest(arguments):
+def run_pytest(arguments, directory="tests/integration"):
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=10",
-                   f"--junitxml={report.name}", "tests/integration"]
+                   f"--junitxml={report.name}", directory]
         if arguments.k:
             command += ["-k", arguments.k]
         if arguments.fast:
@@ -152,6 +153,8 @@ def main():
         return report([Outcome("failed", "build", "the project does not build")])
     if arguments.kernels:
         return report(run_kernels(arguments.kernels, arguments.kernels_table))
+    if arguments.packages:
+        return report(run_pytest(arguments, "tests/packaging"))
     outcomes = [] if arguments.k else run_meson_tests()
     if not arguments.unit:
         outcomes += run_pytest(arguments)

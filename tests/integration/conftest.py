@@ -4,12 +4,13 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 import pytest
 
 from disk import Disk, DiskUnavailable, FaultyFilesystem
-from harness import LIVESNAP, LIVESNAPD, Lab
+from harness import BUILD, LIVESNAP, LIVESNAPD, Lab
 
 HUGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
@@ -25,6 +26,15 @@ def built():
     for program in (LIVESNAP, LIVESNAPD):
         if not program.exists():
             pytest.fail(f"{program} is not built", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def installed(built, tmp_path_factory):
+    """A directory with what is installed, below it at the prefix that the build has."""
+    root = tmp_path_factory.mktemp("installed")
+    subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet"],
+                   env={**os.environ, "DESTDIR": str(root)}, check=True, stdout=subprocess.DEVNULL)
+    return root
 
 
 @pytest.fixture

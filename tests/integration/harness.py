@@ -65,6 +65,14 @@ def wait_until(condition, what, timeout_s=PATIENCE_S, interval_s=0.01):
         time.sleep(interval_s)
 
 
+def find_one(root, pattern):
+    """The one file below a directory that fits a pattern."""
+    found = [path for path in pathlib.Path(root).rglob(pattern) if not path.is_symlink()]
+    if len(found) != 1:
+        raise Failure(f"below {root} there should be one {pattern}, not {found}")
+    return found[0]
+
+
 def read_line(stream, deadline, what):
     """One line of an unbuffered binary stream, or Failure when it does not come in time."""
     line = b""
@@ -379,6 +387,7 @@ class Lab:
         self.daemon = None
         self._daemons = []
         self._writers = []
+        self._made_directories = []
 
     # Starting things
 
@@ -401,7 +410,9 @@ class Lab:
 
     def start_writer(self, **options):
         """A program that knows nothing of livesnap."""
-        options.setdefault("dir", tempfile.mkdtemp(prefix="livesnap-test-", dir="/dev/shm"))
+        if "dir" not in options:
+            options["dir"] = tempfile.mkdtemp(prefix="livesnap-test-", dir="/dev/shm")
+            self._made_directories.append(options["dir"])
         writer = Writer(self.directory, **options)
         self._writers.append(writer)
         return writer
@@ -519,8 +530,9 @@ class Lab:
                     thing.close()
             except Exception as failure:  # one must not keep the others from being stopped
                 failures.append(failure)
-        for writer in writers:
-            shutil.rmtree(writer.options["dir"], ignore_errors=True)
+        # Nothing that somebody else has made, whatever a writer was told to use.
+        for directory in self._made_directories:
+            shutil.rmtree(directory, ignore_errors=True)
         for daemon in daemons:
             print(f"--- stderr of livesnapd {daemon.pid}\n{daemon.stderr}", end="")
         for thing in [*daemons, *writers]:
