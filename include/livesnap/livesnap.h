@@ -361,14 +361,15 @@ enum livesnap_quiesce {
  * livesnap_set_tracking() - from now on, or no more, have the writes to a domain tracked, for snapshots with
  * LIVESNAP_SNAPSHOT_INCREMENTAL
  *
- * LIVESNAP_TRACKING_ASYNC stops the programs in the way that was chosen last, or by a signal. Return: 0 or -1. Since 0.1.
+ * LIVESNAP_TRACKING_ASYNC stops the programs in the way that was chosen last, or by a signal. Return: 0 or -1. Since
+ * 0.1.
  */
 int livesnap_set_tracking(struct livesnap *livesnap, const char *domain, enum livesnap_tracking tracking);
 
 /**
  * livesnap_set_tracking_async() - the same for LIVESNAP_TRACKING_ASYNC, with the way to stop the programs
- * @cgroup: for LIVESNAP_QUIESCE_CGROUP, the directory of the cgroup, such as "/sys/fs/cgroup/machines/vm"; its freezer must
- *          be writable for this process. Else NULL
+ * @cgroup: for LIVESNAP_QUIESCE_CGROUP, the directory of the cgroup, such as "/sys/fs/cgroup/machines/vm"; its freezer
+ * must be writable for this process. Else NULL
  *
  * Return: 0 or -1. Since 0.1.
  */
@@ -379,8 +380,8 @@ int livesnap_set_tracking_async(struct livesnap *livesnap, const char *domain, e
  * struct livesnap_quiesce_callback - what a program does when it is to stop for a moment
  * @stop: called when it is to stop writing to the domain's memory; when it returns, nothing writes to it any more
  * @resume: called when it may go on; also when the connection is lost in between
- * @ended: called once when nobody will ask any more: the connection is lost, or the domain is gone; livesnap_get_error()
- *         says which. May be NULL
+ * @ended: called once when nobody will ask any more: the connection is lost, or the domain is gone;
+ * livesnap_get_error() says which. May be NULL
  * @data: passed on
  * @free: called exactly once with @data, at the end; may be NULL
  *
@@ -399,8 +400,8 @@ struct livesnap_quiesce_callback {
  * @callback: copied
  *
  * The offer stands, and the connection is in use for it, until it is closed: take a connection of its own, and have its
- * descriptor watched by the program's event loop, or by a thread that waits for it and calls livesnap_dispatch(). Return:
- * 0 or -1. Since 0.1.
+ * descriptor watched by the program's event loop, or by a thread that waits for it and calls livesnap_dispatch().
+ * Return: 0 or -1. Since 0.1.
  */
 int livesnap_start_quiesce(struct livesnap *livesnap, const char *domain,
                            const struct livesnap_quiesce_callback *callback);
@@ -456,8 +457,8 @@ int livesnap_start_snapshot(struct livesnap *livesnap, const char *domain, const
  */
 #define LIVESNAP_SNAPSHOT_INCREMENTAL 2u
 /*
- * Of a domain that is tracked asynchronously: where its programs write faster than it can be saved, stop them for as long
- * as it takes, rather than fail.
+ * Of a domain that is tracked asynchronously: where its programs write faster than it can be saved, stop them for as
+ * long as it takes, rather than fail.
  */
 #define LIVESNAP_SNAPSHOT_PAUSE_ANYWAY 4u
 /* The same: nobody writes to it from now until the snapshot is over, so nobody has to be stopped. */
