@@ -72,12 +72,8 @@ static const struct member parent_members[] = {
 
 /* Members of the type Snapshot that may be absent, also from manifests of today. */
 static const struct member optional_members[] = {
-        { "kind", MEMBER_STRING },
-        { "tracking", MEMBER_STRING },
-        { "full_reason", MEMBER_STRING },
-        { "pages_dirty", MEMBER_COUNT },
-        { "rounds", MEMBER_COUNT },
-        { "pause_us", MEMBER_COUNT },
+        { "kind", MEMBER_STRING },        { "tracking", MEMBER_STRING }, { "full_reason", MEMBER_STRING },
+        { "pages_dirty", MEMBER_COUNT },  { "rounds", MEMBER_COUNT },    { "pause_us", MEMBER_COUNT },
         { "pages_paused", MEMBER_COUNT },
 };
 
