@@ -193,6 +193,8 @@ void fault_drain(struct fault_thread *thread) {
                 for (unsigned n = 0; n < FAULT_DRAIN_READS; n++)
                         if (fault_read(thread, thread->domain->contexts[i], now_ns) <= 0)
                                 break;
+        /* It serves, though it may be long until it comes round its loop: large memory takes its time to be armed. */
+        atomic_fetch_add_explicit(&thread->rounds, 1, memory_order_relaxed);
 }
 
 int fault_retry(struct fault_thread *thread, int (*ioctl)(int uffd, uint64_t address, uint64_t length),

@@ -47,7 +47,7 @@ struct fault_thread {
         struct changes changes;
         bool new_contexts; /* a process was forked since somebody looked */
 
-        _Atomic uint64_t rounds; /* how often it has come round its loop */
+        _Atomic uint64_t rounds; /* how often it has looked at what there is to serve */
         uint64_t rounds_seen;    /* by fault_thread_answers() */
 
         pthread_mutex_t calls_lock;

@@ -27,9 +27,10 @@
 
 struct quiesce_process {
         pid_t pid;
-        int pidfd;        /* owned, or -1 */
-        bool was_stopped; /* by somebody else, whose affair it is to let it go on */
-        bool is_stopped;
+        int pidfd;       /* owned, or -1 */
+        bool is_new;     /* to be signalled */
+        bool is_ours;    /* signalled by us */
+        bool is_stopped; /* seen to be, or gone */
 };
 
 static const char *const quiesce_way_names[] = { "signal", "cgroup", "client", "none" };
@@ -245,46 +246,58 @@ static bool process_is_stopped(pid_t pid, unsigned *ret_n_workers, pid_t *ret_ti
         return stopped;
 }
 
-static int process_signal(const struct quiesce_process *process, int signal) {
-        return syscall(SYS_pidfd_send_signal, process->pidfd, signal, NULL, 0) < 0 ? -errno : 0;
-}
-
-static enum quiesce_result quiesce_signal_one(struct quiesce_stop *stop, struct quiesce_process *process,
-                                              struct error *error) {
-        unsigned n_workers;
+/* Have the guardian know of those that are new. @fds: room for all. */
+static enum quiesce_result quiesce_hold(struct quiesce_stop *stop, int *fds, struct error *error) {
+        unsigned n_fds = 0, n_workers;
         pid_t tid;
         int r;
 
-        if (process->pidfd >= 0 || process->is_stopped)
-                return QUIESCE_STOPPED;
-        process->pidfd = (int) syscall(SYS_pidfd_open, process->pid, 0);
-        if (process->pidfd < 0) {
-                process->is_stopped = true;
-                return QUIESCE_STOPPED;
+        for (unsigned i = 0; i < stop->n; i++) {
+                struct quiesce_process *process = &stop->processes[i];
+
+                if (process->pidfd >= 0 || process->is_stopped)
+                        continue;
+                process->pidfd = (int) syscall(SYS_pidfd_open, process->pid, 0);
+                process->is_stopped = process->pidfd < 0; /* it is gone */
+                /* One that somebody else has stopped is theirs to let go on. */
+                process->is_new = !process->is_stopped && !process_is_stopped(process->pid, &n_workers, &tid);
+                if (process->is_new)
+                        fds[n_fds++] = process->pidfd;
         }
-        process->was_stopped = process_is_stopped(process->pid, &n_workers, &tid);
-        if (process->was_stopped)
-                return QUIESCE_STOPPED;
-        r = guardian_hold(stop->guardian, stop->id, GUARDIAN_PIDFD, &process->pidfd, 1);
-        if (r < 0) {
-                process->was_stopped = true;
-                return fail_guardian(r, error);
-        }
-        r = process_signal(process, SIGSTOP);
-        if (r < 0 && r != -ESRCH) {
-                process->was_stopped = true;
-                error_set(error, ERROR_PERMISSION_DENIED,
-                          "cannot stop process %d: %s; livesnapd needs CAP_KILL, or choose another way to quiesce",
-                          (int) process->pid, strerror(-r));
-                return QUIESCE_FAILED;
+        r = guardian_hold(stop->guardian, stop->id, GUARDIAN_PIDFD, fds, n_fds);
+        return r < 0 ? fail_guardian(r, error) : QUIESCE_STOPPED;
+}
+
+static enum quiesce_result quiesce_send(struct quiesce_stop *stop, struct error *error) {
+        for (unsigned i = 0; i < stop->n; i++) {
+                struct quiesce_process *process = &stop->processes[i];
+                int r;
+
+                if (!process->is_new)
+                        continue;
+                process->is_new = false;
+                r = syscall(SYS_pidfd_send_signal, process->pidfd, SIGSTOP, NULL, 0) < 0 ? -errno : 0;
+                process->is_ours = r == 0;
+                if (r < 0 && r != -ESRCH) {
+                        error_set(error, ERROR_PERMISSION_DENIED,
+                                  "cannot stop process %d: %s; livesnapd needs CAP_KILL, or choose another way to "
+                                  "quiesce",
+                                  (int) process->pid, strerror(-r));
+                        return QUIESCE_FAILED;
+                }
         }
         return QUIESCE_STOPPED;
 }
 
 static enum quiesce_result quiesce_signal(struct quiesce_stop *stop, uint64_t deadline_ns, struct error *error) {
-        for (unsigned i = 0; i < stop->n; i++)
-                if (quiesce_signal_one(stop, &stop->processes[i], error) != QUIESCE_STOPPED)
-                        return QUIESCE_FAILED;
+        CLEANUP_FREE int *fds = calloc(stop->n + 1, sizeof(*fds));
+
+        if (!fds) {
+                error_set(error, ERROR_INTERNAL, "out of memory");
+                return QUIESCE_FAILED;
+        }
+        if (quiesce_hold(stop, fds, error) != QUIESCE_STOPPED || quiesce_send(stop, error) != QUIESCE_STOPPED)
+                return QUIESCE_FAILED;
         for (unsigned i = 0; i < stop->n; i++) {
                 struct quiesce_process *process = &stop->processes[i];
                 unsigned n_workers = 0;
@@ -384,7 +397,7 @@ void quiesce_resume(struct quiesce_stop *stop) {
 
                 if (process->pidfd < 0)
                         continue;
-                if (!process->was_stopped)
+                if (process->is_ours)
                         guardian_let_go(GUARDIAN_PIDFD, process->pidfd);
                 close(process->pidfd);
         }

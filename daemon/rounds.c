@@ -170,7 +170,6 @@ static bool rounds_copy(struct rounds *rounds) {
                                 run_stop(run, RUN_READ_FAILED, errno);
                                 return true;
                         default:
-                                rounds->pages_paused++;
                                 break;
                         }
         }
@@ -253,6 +252,7 @@ static enum rounds_result rounds_cut(struct rounds *rounds, const struct quiesce
         progress->swept = !progress->copied;
         if (progress->swept && !sweep_run(rounds->sweep))
                 return ROUNDS_FAILED;
+        rounds->pages_paused = rounds->bytes_dirty / CHUNK_PAGE_BYTES;
         copy_ns = clock_now_ns() - copy_ns;
         if (rounds->bytes_dirty >> 20)
                 rounds->thread->domain->copy_ns_per_mib = copy_ns / (rounds->bytes_dirty >> 20);
@@ -286,7 +286,6 @@ static enum rounds_result rounds_stop(struct rounds *rounds, bool force, struct 
                 patience_ns = NSEC_PER_SEC;
         rounds->n_stops++;
         rounds->not_now = (struct error){ 0 };
-        rounds->pages_paused = 0;
         quiesce_stop_init(&stop, rounds->quiesce, rounds->guardian);
         result = rounds_quiesce(rounds, &stop, start_ns + patience_ns, error);
         if (result == ROUNDS_DONE)
