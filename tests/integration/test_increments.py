@@ -8,7 +8,7 @@ import pytest
 from chains import MIB_PAGES, Chain, Victim, start
 from harness import Failure
 
-MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "6"))
+MEMBERS = int(os.environ.get("LIVESNAP_CHAIN", "4"))
 
 
 @pytest.mark.parametrize("tracking", ["sync", "async"])

@@ -15,7 +15,7 @@ import pytest
 from harness import BUILD, LIVESNAP, ROOT, Connection, wait_until
 from chains import Chain, Victim, start
 
-ROUNDS = int(os.environ.get("LIVESNAP_UPKEEP_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("LIVESNAP_UPKEEP_ROUNDS", "12"))
 LONG = int(os.environ.get("LIVESNAP_LONG_CHAIN", "50"))
 
 
