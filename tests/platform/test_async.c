@@ -323,7 +323,7 @@ static void test_huge_pages(void **state) {
         touch(memory);
         uffd = uffd_new(-1);
         pagemap = pagemap_open(0);
-        assert_int_equal(uffd_handshake(uffd, ASYNC_FEATURES, NULL), 0);
+        assert_int_equal(uffd_handshake(uffd, QUIET_FEATURES, NULL), 0);
         assert_int_equal(uffd_register_wp(uffd, start, 2 * HUGE_BYTES), 0);
         assert_int_equal(uffd_arm(uffd, start, 2 * HUGE_BYTES), 0);
         assert_int_equal(pagemap_scan_protected(pagemap, start, start + 2 * HUGE_BYTES, ranges, 4, &walked), 1);
