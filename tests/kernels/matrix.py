@@ -153,17 +153,17 @@ def boot(kernel, files, initramfs, directory):
 
 def parse(results):
     """The litmuses in what a guest said, and whether it came to its end."""
-    litmuses, program, current, is_whole = [], "", None, False
+    litmuses, program, current, before, is_whole = [], "", None, [], False
     for line in results.splitlines():
         if line.startswith("### program "):
-            program, current = line.split()[2], None
+            program, current, before = line.split()[2], None, []
         elif line.startswith("### status "):
             status = int(line.split()[2])
             n_failed = sum(litmus.program == program and litmus.verdict == "failed" for litmus in litmuses)
             if status not in (0, 77) and not n_failed:
                 litmuses.append(Litmus(program, "itself", said=[f"ended with status {status}"]))
             if status == 77:
-                litmuses.append(Litmus(program, "itself", "skipped"))
+                litmuses.append(Litmus(program, "itself", "skipped", said=before))
             current = None
         elif line == "### end":
             is_whole = True
@@ -179,6 +179,8 @@ def parse(results):
             current.found.append(line[len("found: "):])
         elif current:
             current.said.append(line)
+        else:
+            before.append(line)
     return litmuses, is_whole
 
 
