@@ -118,7 +118,8 @@ static bool capture_push(struct capture *capture, struct capture_chunk *chunk, u
                 /* release: the sweep that sees the slot on the list also sees what was read into it */
         } while (!atomic_compare_exchange_weak_explicit(&chunk->head, &head, slot, memory_order_release,
                                                         memory_order_relaxed));
-        atomic_fetch_add_explicit(&chunk->n_saved, 1, memory_order_relaxed);
+        /* release: who sees the count sees the list that it is of */
+        atomic_fetch_add_explicit(&chunk->n_saved, 1, memory_order_release);
         return true;
 }
 
@@ -271,6 +272,10 @@ uint32_t capture_wanted_pages(const struct capture_region *region, uint64_t chun
         uint64_t first = chunk * capture_pages_per_chunk(region), end = first + capture_pages_per_chunk(region);
 
         return capture_rank(region, first, end < region->n_pages ? end : region->n_pages);
+}
+
+uint32_t capture_saved_pages(const struct capture_region *region, uint64_t chunk) {
+        return atomic_load_explicit(&region->chunks[chunk].n_saved, memory_order_acquire);
 }
 
 static uint32_t capture_lay_over(struct capture *capture, const struct capture_region *region, uint64_t chunk,

@@ -56,7 +56,7 @@ enum capture_result {
 
 struct capture_chunk {
         _Atomic uint32_t head;      /* CAPTURE_OPEN, CAPTURE_CLOSED, or the first slot of the newest saved page */
-        _Atomic uint16_t n_saved;   /* pages on the list; a hint for the order of the sweep */
+        _Atomic uint16_t n_saved;   /* pages on the list */
         _Atomic uint8_t removed;    /* content of this chunk may have been removed since the cut */
         uint8_t suspect;            /* the sweep's: pages that had data at the cut came out as zero */
         _Atomic uint64_t urgent_ns; /* CLOCK_MONOTONIC since when a thread waits for the sweep to come here, or 0 */
@@ -140,6 +140,9 @@ uint64_t capture_next_wanted(const struct capture_region *region, uint64_t page)
 
 /** capture_wanted_pages() - how many pages of a chunk are to be saved */
 uint32_t capture_wanted_pages(const struct capture_region *region, uint64_t chunk);
+
+/** capture_saved_pages() - how many of them are on its list, each once: capture_close() lays over no fewer */
+uint32_t capture_saved_pages(const struct capture_region *region, uint64_t chunk);
 
 /**
  * capture_close() - take a chunk that has been read

@@ -226,7 +226,8 @@ static bool sweep_pack_chunk(struct sweep_state *state, unsigned region, uint64_
         if (!sweep_make_room(state, region, n_wanted * (r->page_bytes / CHUNK_PAGE_BYTES)))
                 return false;
         data = state->packed->data + (size_t) state->packed->n_pages * CHUNK_PAGE_BYTES;
-        result = sweep_read_wanted(state, region, index, data);
+        /* Where all were saved already there is nothing to read that would not be laid over. */
+        result = capture_saved_pages(r, index) < n_wanted ? sweep_read_wanted(state, region, index, data) : 0;
         if (result < 0) {
                 run_stop(sweep->run, RUN_READ_FAILED, -result);
                 return false;
