@@ -125,27 +125,32 @@ void api_on_set_tracking(struct call *call, void *context) {
         cleanup_close_p(&quiesce.events);
 }
 
+/* NULL if the call was answered with an error. */
+static struct quiesce_client *api_find_client(struct api *api, struct call *call, const char *domain) {
+        struct error error = { 0 };
+        struct registry_entry *entry = registry_find(api->registry, domain, call_peer_uid(call), &error);
+
+        if (!entry)
+                call_fail(call, &error);
+        return entry ? entry->quiesce_client : NULL;
+}
+
 void api_on_await_quiesce(struct call *call, void *context) {
-        struct api *api = context;
         const char *domain = NULL;
         const struct parameter parameters[] = {
                 { "domain", .required = true, .string = &domain },
                 {},
         };
-        struct error error = { 0 };
-        struct registry_entry *entry;
+        struct quiesce_client *client;
 
         if (call_read(call, parameters) < 0)
                 return;
-        entry = registry_find(api->registry, domain, call_peer_uid(call), &error);
-        if (entry)
-                quiesce_client_await(entry->quiesce_client, call);
-        else
-                call_fail(call, &error);
+        client = api_find_client(context, call, domain);
+        if (client)
+                quiesce_client_await(client, call);
 }
 
 void api_on_quiesced(struct call *call, void *context) {
-        struct api *api = context;
         const char *domain = NULL;
         uint64_t id = 0;
         const struct parameter parameters[] = {
@@ -153,14 +158,11 @@ void api_on_quiesced(struct call *call, void *context) {
                 { "quiesce", .required = true, .number = &id },
                 {},
         };
-        struct error error = { 0 };
-        struct registry_entry *entry;
+        struct quiesce_client *client;
 
         if (call_read(call, parameters) < 0)
                 return;
-        entry = registry_find(api->registry, domain, call_peer_uid(call), &error);
-        if (entry)
-                quiesce_client_stopped(entry->quiesce_client, call, id);
-        else
-                call_fail(call, &error);
+        client = api_find_client(context, call, domain);
+        if (client)
+                quiesce_client_stopped(client, call, id);
 }
